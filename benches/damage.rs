@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use copyhold_testkit::damage::{self, Ground, careless};
+use copyhold_testkit::damage::{self, DamageSetup, careless};
 
 use crate::common::{
+    environment::{Disk, Environment},
     play,
     report::at_most,
-    stage::{Disk, Stage},
     stores::Stores,
 };
 
@@ -19,13 +19,13 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
     play(async || {
         let stores = Stores::here().await?;
         stores.anew("scw", careless())?;
-        let stage = Stage::begin(Disk::Plain, &stores, "").await?;
+        let stage = Environment::begin(Disk::Plain, &stores, "").await?;
         let daemon = stage.daemon().await?;
         let program = Path::new(env!("CARGO_BIN_EXE_copyhold"));
         // Cannot fail: the stores are in this process, and have the buckets of all replicas.
         let bucket = |replica: &str| stores.bucket(replica).expect("a bucket in this process");
         let config = stage.config_path();
-        let ground = Ground { program, config: &config, pool: &stage.pool, bucket: &bucket };
+        let ground = DamageSetup { program, config: &config, pool: &stage.pool, bucket: &bucket };
         let told = damage::play(&ground, seed, TRIALS).await?;
         println!("seed {seed}: {told}");
         at_most("C8", "not-noticed-source", TRIALS - told.source, 0);

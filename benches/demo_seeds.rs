@@ -18,19 +18,19 @@ const SEEDS: std::ops::RangeInclusive<u64> = 1..=10;
 
 /// What is of interest here of what a play shows.
 #[derive(Debug, Deserialize)]
-struct Shown {
+struct DemoSummary {
     copies: usize,
     seconds: f64,
     copies_per_second: f64,
     compared: usize,
     wrong: usize,
     missing: usize,
-    killed: Killed,
+    killed: KilledDaemon,
     repeated_uploads: u64,
 }
 
 #[derive(Debug, Deserialize)]
-struct Killed {
+struct KilledDaemon {
     held_leases: usize,
     rescued_leases: usize,
 }
@@ -68,7 +68,7 @@ pub async fn run(_words: &[String]) -> anyhow::Result<()> {
 }
 
 /// One play, and whether the program itself found all well.
-async fn show(seed: u64) -> anyhow::Result<(Shown, bool)> {
+async fn show(seed: u64) -> anyhow::Result<(DemoSummary, bool)> {
     let played = Command::new(env!("CARGO_BIN_EXE_copyhold"))
         .args(["demo", "--once", "--json", "--objects", OBJECTS, "--seed", &seed.to_string()])
         .stdin(Stdio::null())

@@ -1,4 +1,4 @@
-//! F3: four daemons of 16 workers copy 10,000 objects, and while nobody dies no store sees an object uploaded twice.
+//! F3: four daemons of 16 workers copy 10,000 objects, and while no daemon dies no store sees an object uploaded twice.
 //!
 //! The stores count what they accepted. How fast it went is told beside it, and what a bare client makes of the same
 //! requests on the same machine: all of it shares the cores with the stores and with PostgreSQL.
@@ -15,11 +15,11 @@ use copyhold_core::domain::ObjectKey;
 use copyhold_sandbox::s3::Op;
 
 use crate::common::{
-    bare::Bare,
     daemon::Daemon,
+    environment::{Disk, Environment},
+    minimal_copy::MinimalCopier,
     play,
     report::at_most,
-    stage::{Disk, Stage},
     stores::Stores,
 };
 use tokio::task::JoinSet;
@@ -43,7 +43,7 @@ pub async fn run(_words: &[String]) -> anyhow::Result<()> {
 async fn exactly_once(disk: Disk) -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(OBJECTS, BYTES)?;
-    let stage = Stage::begin(disk, &stores, &format!("[workers]\ncount = {WORKERS}\n")).await?;
+    let stage = Environment::begin(disk, &stores, &format!("[workers]\ncount = {WORKERS}\n")).await?;
     let mut daemons = Vec::new();
     for _ in 0..DAEMONS {
         daemons.push(stage.daemon().await?);
@@ -85,9 +85,9 @@ fn not_once(stores: &Stores) -> anyhow::Result<usize> {
 }
 
 /// Objects per second, as many at once as the daemons had workers, with no PostgreSQL.
-async fn bare(stage: &Stage) -> anyhow::Result<f64> {
+async fn bare(stage: &Environment) -> anyhow::Result<f64> {
     let at_once = DAEMONS * WORKERS;
-    let client = Arc::new(Bare::connect(&stage.config, at_once as usize).await?);
+    let client = Arc::new(MinimalCopier::connect(&stage.config, at_once as usize).await?);
     let next = Arc::new(AtomicU32::new(1));
     let mut workers = JoinSet::new();
     let begun = Instant::now();

@@ -11,10 +11,10 @@ use copyhold_core::domain::{ObjectKey, Outcome, ReplicaName, Verified};
 use copyhold_db::lease::{LanePosition, Report};
 
 use crate::common::{
-    bare::Bare,
+    environment::{Disk, Environment},
+    minimal_copy::MinimalCopier,
     play,
     report::{at_most, percentile},
-    stage::{Disk, Stage},
     stores::Stores,
 };
 use anyhow::Context as _;
@@ -43,7 +43,7 @@ pub async fn run(_words: &[String]) -> anyhow::Result<()> {
 async fn latency(disk: Disk) -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(WARM_UP + MEASURED + BARE, BYTES)?;
-    let stage = Stage::begin(disk, &stores, "").await?;
+    let stage = Environment::begin(disk, &stores, "").await?;
     let daemon = stage.daemon().await?;
     stage.until_idle(1).await?;
     let seen = register_steadily(&stage.pool).await?;
@@ -109,10 +109,10 @@ async fn by_the_database(pool: &PgPool) -> anyhow::Result<Vec<f64>> {
     Ok(sorted(rows.iter().map(|row| row.try_get("ms")).collect::<Result<_, _>>()?))
 }
 
-/// The same statements and requests one after the other, by somebody who knows when to begin; as rarely, so that the
+/// The same statements and requests one after the other, by a client that knows when to begin; as rarely, so that the
 /// disk and the cores have the same rest in between.
-async fn bare(stage: &Stage) -> anyhow::Result<Vec<f64>> {
-    let client = Bare::connect(&stage.config, 1).await?;
+async fn bare(stage: &Environment) -> anyhow::Result<Vec<f64>> {
+    let client = MinimalCopier::connect(&stage.config, 1).await?;
     let queue = stage.queue();
     let daemon = queue.register_daemon("bare".to_owned(), Duration::from_mins(1)).await?;
     let targets = [ReplicaName::new("wasabi")?, ReplicaName::new("scw")?];

@@ -9,9 +9,9 @@ use copyhold_sandbox::s3::Synthetic;
 
 use crate::common::{
     daemon::Daemon,
+    environment::{Disk, Environment},
     machine, play,
     report::at_most,
-    stage::{Disk, Stage},
     stores::Stores,
 };
 use anyhow::bail;
@@ -31,7 +31,7 @@ pub async fn run(_words: &[String]) -> anyhow::Result<()> {
 
 async fn memory() -> anyhow::Result<()> {
     let stores = Stores::elsewhere((1..=OBJECTS).map(|i| format!("object-{i}:{i}:{GIB}"))).await?;
-    let stage = Stage::begin(Disk::Plain, &stores, "[workers]\nmemory = \"64MiB\"\n").await?;
+    let stage = Environment::begin(Disk::Plain, &stores, "[workers]\nmemory = \"64MiB\"\n").await?;
     let mut daemon = stage.daemon().await?;
     stage.until_idle(1).await?;
     let (idle, _) = daemon.resident_mib()?;
@@ -51,7 +51,7 @@ async fn memory() -> anyhow::Result<()> {
 }
 
 /// How many were under way at once, which must have been all.
-async fn copy_all(stage: &Stage, daemon: &mut Daemon) -> anyhow::Result<i64> {
+async fn copy_all(stage: &Environment, daemon: &mut Daemon) -> anyhow::Result<i64> {
     stage.register(OBJECTS).await?;
     let mut most = 0;
     while stage.unfinished().await? > 0 {
@@ -66,7 +66,7 @@ async fn copy_all(stage: &Stage, daemon: &mut Daemon) -> anyhow::Result<i64> {
 }
 
 /// What was recorded is what was there.
-async fn compare(stage: &Stage) -> anyhow::Result<()> {
+async fn compare(stage: &Environment) -> anyhow::Result<()> {
     for i in 1..=OBJECTS {
         let sql = "SELECT content_hash FROM copyhold.object_copies WHERE object_key = 'object-' || $1";
         let hash: Option<i64> = sqlx::query_scalar(sql).bind(i64::from(i)).fetch_one(&stage.pool).await?;
@@ -79,7 +79,7 @@ async fn compare(stage: &Stage) -> anyhow::Result<()> {
 }
 
 /// How fast it was, and what of it is hashing, below which no copy can be made: CRC-64/NVME and MD5 of each byte once.
-async fn say_speed(stage: &Stage, daemon: &Daemon) -> anyhow::Result<()> {
+async fn say_speed(stage: &Environment, daemon: &Daemon) -> anyhow::Result<()> {
     let took = stage.took().await?.as_secs_f64();
     let cpu = daemon.cpu_seconds()? / f64::from(OBJECTS);
     let hashing = hashing_a_gib()?;

@@ -19,7 +19,7 @@ pub(crate) use database::{
 };
 pub(crate) use initial::initialise;
 
-use copyhold_core::domain::{Class, NotCarried, ReplicaName};
+use copyhold_core::domain::{FailureClass, NotCarried, ReplicaName};
 
 /// Seconds; from a local round trip to a large object on a slow line.
 const LATENCY_BUCKETS: [f64; 14] =
@@ -172,7 +172,7 @@ fn describe_gauges() {
     describe_gauge!("copyhold_event_readers", Unit::Count, "Readers of the event log.");
     describe_gauge!("copyhold_event_ring_bytes", Unit::Bytes, "The latest events, held in memory for readers.");
     describe_gauge!(
-        "copyhold_store_pace",
+        "copyhold_store_concurrency_limit",
         Unit::Count,
         "Requests that may be under way at once, fewer while the store throttles; 0: one at a time, with pauses; by replica."
     );
@@ -209,7 +209,7 @@ pub(crate) fn not_carried(replica: &ReplicaName, property: NotCarried) {
         .increment(1);
 }
 
-pub(crate) fn failed(replica: &ReplicaName, class: Class) {
+pub(crate) fn failed(replica: &ReplicaName, class: FailureClass) {
     counter!("copyhold_failures_total", "replica" => replica.to_string(), "class" => class.as_str()).increment(1);
 }
 

@@ -71,7 +71,7 @@ found=$(git ls-files 'benches/*' | grep -E '/([eqcl][1-9]|essay|ours|floor|groun
 
 # Words that are names by themselves, anywhere.
 words=(
-    copyhold_notices_total copyhold_store_pace 'copyhold_db::queue' is_away 'error\.leaves_open' 'QueueError::leaves_open' refuses_data is_contended sicken
+    copyhold_notices_total copyhold_store_concurrency_limit 'copyhold_db::queue' is_away 'error\.leaves_open' 'QueueError::leaves_open' refuses_data is_contended sicken
     'tests/it/(world|surface|operator|abandoned|recheck|overdue|gap_detector)\.rs'
 )
 search=(':!CHANGELOG.md' ':!tests/names.sh')

@@ -16,7 +16,7 @@ const PAGE: [u8; 8192] = [7; 8192];
 const FOR: Duration = Duration::from_secs(1);
 
 /// How often a second one page of a file in `folder` can be overwritten and forced to the disk, as a commit forces the
-/// write-ahead log. Takes a second, and must be run where waiting harms nobody.
+/// write-ahead log. Takes a second, and must run where waiting does no harm.
 pub fn fdatasyncs_per_second(folder: &Path) -> io::Result<f64> {
     let path = folder.join("fdatasync-rate");
     let file = measure(&path);

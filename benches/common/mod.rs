@@ -3,15 +3,15 @@
 //! Each sets up and tears down all it needs. One that found a bar missed ends with 0 all the same: it has told so.
 //! Any other exit code means that nothing was measured.
 
-pub mod bare;
-pub mod contest;
+pub mod comparison;
 pub mod daemon;
-pub mod grounds;
+pub mod database;
+pub mod environment;
 pub mod machine;
 pub mod metrics;
+pub mod minimal_copy;
 pub mod process;
 pub mod report;
-pub mod stage;
 pub mod stores;
 
 use std::time::{Duration, Instant};

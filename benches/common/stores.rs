@@ -65,7 +65,7 @@ impl Stores {
         Self::launch(["--numbered".into(), format!("{}:{objects}:{bytes}", Self::bucket_of("b2"))]).await
     }
 
-    /// The same with a generated listing of so many objects, in folders of so many, which nobody can read.
+    /// The same with a generated listing of so many objects, in folders of so many, whose objects cannot be read.
     pub async fn elsewhere_listed(objects: u64, per_folder: u64) -> anyhow::Result<Self> {
         Self::launch(["--generated".into(), format!("{}:{objects}:{per_folder}", Self::bucket_of("b2"))]).await
     }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::{place::Place, signed::Signer};
+use super::{bucket_location::BucketLocation, presigned::Presigner};
 use crate::common::process;
 
 const START_MAY_TAKE: Duration = Duration::from_secs(20);
@@ -20,7 +20,7 @@ const BUCKET: &str = "photos";
 
 /// Killed when dropped.
 pub(super) struct Garage {
-    pub(super) place: Place,
+    pub(super) place: BucketLocation,
     process: Child,
     folder: TempDir,
 }
@@ -52,7 +52,7 @@ impl Garage {
                 hexadecimal(32)
             ),
         )?;
-        let place = Place {
+        let place = BucketLocation {
             name,
             endpoint: format!("http://127.0.0.1:{api}"),
             region: "garage",
@@ -77,7 +77,7 @@ impl Garage {
             .spawn()?;
         let garage = Self { place, process, folder };
         let deadline = Instant::now() + START_MAY_TAKE;
-        while !Signer::for_place(&garage.place)?.is_there(BUCKET).await {
+        while !Presigner::for_place(&garage.place)?.is_there(BUCKET).await {
             if Instant::now() > deadline {
                 bail!("Garage did not start: {}", fs::read_to_string(garage.folder.path().join("log"))?);
             }

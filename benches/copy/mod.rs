@@ -1,20 +1,20 @@
 //! C1 to C6: what the copy engine costs beside the least that it could. `ARGS=c1` plays one of them.
 
-mod c1;
-mod c2;
-mod c3;
-mod c4;
-mod c5;
-mod c6;
-mod floor;
+mod baseline;
+mod bucket_location;
+mod copyhold_daemon;
 mod garage;
-mod ours;
-mod place;
+mod memory_use;
+mod presigned;
+mod raw_http;
 mod rclone;
+mod rclone_comparison;
+mod request_overhead;
 mod requests;
+mod resume_after_kill;
 mod server;
-mod signed;
-mod wire;
+mod slow_target;
+mod source_traffic;
 
 use crate::common::play;
 
@@ -30,13 +30,13 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
             match bar {
                 "server" => server::play().await?,
                 "requests" => requests::play().await?,
-                "c1" => c1::play().await?,
-                "c2-memory" => c2::in_memory().await?,
-                "c2-garage" => c2::on_garage().await?,
-                "c3" => c3::play().await?,
-                "c4" => c4::play().await?,
-                "c5" => c5::play(seed).await?,
-                "c6" => c6::play().await?,
+                "c1" => request_overhead::play().await?,
+                "c2-memory" => rclone_comparison::in_memory().await?,
+                "c2-garage" => rclone_comparison::on_garage().await?,
+                "c3" => source_traffic::play().await?,
+                "c4" => memory_use::play().await?,
+                "c5" => resume_after_kill::play(seed).await?,
+                "c6" => slow_target::play().await?,
                 other => unreachable!("{other} is no bar"),
             }
         }

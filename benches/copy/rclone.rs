@@ -5,7 +5,7 @@ use std::{fs::File, path::Path, process::Stdio, time::Instant};
 use anyhow::bail;
 use tokio::process::Command;
 
-use super::{floor::Cost, place::Place};
+use super::{baseline::Cost, bucket_location::BucketLocation};
 use crate::common::process;
 
 /// Its version, if it is installed.
@@ -15,7 +15,12 @@ pub(super) async fn version() -> Option<String> {
 }
 
 /// Copies all of the source to each target. CPU is that of all its processes.
-pub(super) async fn copy(source: &Place, targets: &[Place], settings: &[&str], folder: &Path) -> anyhow::Result<Cost> {
+pub(super) async fn copy(
+    source: &BucketLocation,
+    targets: &[BucketLocation],
+    settings: &[&str],
+    folder: &Path,
+) -> anyhow::Result<Cost> {
     let this = std::process::id();
     let (begun, before) = (Instant::now(), process::cpu_seconds_of_ended_children(this)?);
     let mut processes = Vec::new();

@@ -23,7 +23,7 @@ use hyper::Uri;
 use md5::{Digest as _, Md5};
 use tokio::task::JoinSet;
 
-use super::{signed::Signer, wire::Wire};
+use super::{presigned::Presigner, raw_http::RawConnection};
 use crate::common::{machine, process, stores::Stores};
 
 const FOR: Duration = Duration::from_secs(4);
@@ -32,7 +32,7 @@ const AT_ONCE: usize = 32;
 const BYTES: u64 = 10 << 10;
 
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum RequestMode {
     SignedBefore,
     SignedEach,
     Sdk,
@@ -40,7 +40,7 @@ enum Way {
 
 /// What all workers do.
 struct Work {
-    signer: Signer,
+    signer: Presigner,
     stores: Stores,
     get: Uri,
     put: Uri,
@@ -52,7 +52,7 @@ struct Work {
 pub(super) async fn play() -> anyhow::Result<()> {
     println!("-- CPU of one request of 10 KiB, {AT_ONCE} at once; {}", machine::load());
     let stores = Stores::elsewhere([format!("object:1:{BYTES}")]).await?;
-    let signer = Signer::of(&stores)?;
+    let signer = Presigner::of(&stores)?;
     let body = synthetic::bytes(1, 0..BYTES);
     let work = Arc::new(Work {
         get: signer.get("b2", "object").await?,
@@ -64,7 +64,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
         made: AtomicU64::new(0),
     });
     for _ in 0..TURNS {
-        for way in [Way::SignedBefore, Way::SignedEach, Way::Sdk] {
+        for way in [RequestMode::SignedBefore, RequestMode::SignedEach, RequestMode::Sdk] {
             let get = work.clone().spend(way, false).await?;
             let put = work.clone().spend(way, true).await?;
             println!("{way:?}: GET {get:.0} µs, PUT {put:.0} µs; {}", machine::load());
@@ -76,7 +76,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
 impl Work {
     /// µs of CPU for each request.
     #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
-    async fn spend(self: Arc<Self>, way: Way, put: bool) -> anyhow::Result<f64> {
+    async fn spend(self: Arc<Self>, way: RequestMode, put: bool) -> anyhow::Result<f64> {
         self.made.store(0, Ordering::Relaxed);
         let before = process::cpu_seconds(std::process::id())?;
         let begun = Instant::now();
@@ -84,7 +84,7 @@ impl Work {
         for _ in 0..AT_ONCE {
             let work = Arc::clone(&self);
             workers.spawn(async move {
-                let mut wire = Wire::connect(work.signer.address).await?;
+                let mut wire = RawConnection::connect(work.signer.address).await?;
                 while begun.elapsed() < FOR {
                     work.one(way, put, &mut wire).await?;
                     work.made.fetch_add(1, Ordering::Relaxed);
@@ -99,15 +99,15 @@ impl Work {
         Ok(cpu * 1e6 / self.made.load(Ordering::Relaxed) as f64)
     }
 
-    async fn one(&self, way: Way, put: bool, wire: &mut Wire) -> anyhow::Result<()> {
+    async fn one(&self, way: RequestMode, put: bool, wire: &mut RawConnection) -> anyhow::Result<()> {
         let signed;
         let (get, put_to) = match way {
-            Way::SignedBefore => (&self.get, &self.put),
-            Way::SignedEach => {
+            RequestMode::SignedBefore => (&self.get, &self.put),
+            RequestMode::SignedEach => {
                 signed = self.sign(if put { "PUT" } else { "GET" })?;
                 (&signed, &signed)
             }
-            Way::Sdk => return self.by_sdk(put).await,
+            RequestMode::Sdk => return self.by_sdk(put).await,
         };
         if put {
             wire.put(put_to, self.body.clone().into(), Some(&self.md5)).await

@@ -15,9 +15,9 @@ use md5::{Digest as _, Md5};
 use tokio::task::JoinSet;
 
 use super::{
-    floor::PART_BYTES,
-    signed::Signer,
-    wire::{Frames, Wire},
+    baseline::PART_BYTES,
+    presigned::Presigner,
+    raw_http::{Frames, RawConnection},
 };
 use crate::common::{machine, process, report::at_least, stores::Stores};
 
@@ -32,7 +32,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     println!("-- {}", machine::load());
     let small = (1..=KEYS).map(|i| format!("object-{i}:{i}:{SMALL_BYTES}"));
     let stores = Stores::elsewhere(small.chain([format!("large:7:{LARGE_BYTES}")])).await?;
-    let signer = Arc::new(Signer::of(&stores)?);
+    let signer = Arc::new(Presigner::of(&stores)?);
     let mut gets = Vec::new();
     let mut puts = Vec::new();
     for i in 1..=KEYS {
@@ -83,7 +83,7 @@ impl Request {
 /// Makes them in turn for some seconds; how many a second.
 async fn serve(
     stores: &Stores,
-    signer: &Signer,
+    signer: &Presigner,
     what: &str,
     requests: Vec<Request>,
     at_once: usize,
@@ -94,7 +94,7 @@ async fn serve(
     let begun = Instant::now();
     for _ in 0..at_once {
         let (requests, next) = (Arc::clone(&requests), Arc::clone(&next));
-        let mut wire = Wire::connect(signer.address).await?;
+        let mut wire = RawConnection::connect(signer.address).await?;
         workers.spawn(async move {
             while begun.elapsed() < FOR {
                 let request = &requests[next.fetch_add(1, Ordering::Relaxed) % requests.len()];

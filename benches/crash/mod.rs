@@ -1,8 +1,8 @@
 //! Q5 and Q6: daemons that die all the time, stores that are away, and PUTs that are not answered. `ARGS='q5 --seed 7 --seconds 90'` plays one of them.
 
-mod load;
-mod q6;
-mod unanswered;
+mod lost_answers;
+mod registration_load;
+mod store_outage;
 
 use std::{path::Path, time::Duration};
 
@@ -21,16 +21,16 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
     let all = !bars.contains(&true);
     play(async || {
         if all || bars[0] {
-            // Whoever wants to know what their changes have to do with a finding.
+            // Shows whether changed keys have to do with a finding.
             let never = words.iter().any(|word| word == "--keys-never-change");
             let lasts = Duration::from_secs(seconds);
             crash_proof(seed, lasts, if never { Keys::NeverChange } else { Keys::MayChange }).await?;
         }
         if all || bars[1] {
-            q6::play().await?;
+            store_outage::play().await?;
         }
         if all || bars[2] {
-            unanswered::play(seed).await?;
+            lost_answers::play(seed).await?;
         }
         Ok(())
     })

@@ -1,13 +1,13 @@
 //! E1 to E7: the event log, from the commit to the readers. `ARGS='e1 e3'` plays some of them.
 
-mod e1;
-mod e2;
-mod e3;
-mod e4;
-mod e5;
-mod e6;
-mod e7;
-mod followed;
+mod catch_up;
+mod degraded_latency;
+mod event_order;
+mod fanout_latency;
+mod followed_log;
+mod insert_cost;
+mod log_cost;
+mod pickup_latency;
 
 use anyhow::bail;
 
@@ -18,14 +18,14 @@ const BARS: [&str; 8] = ["e1", "e2", "e3", "e4", "herd", "e5", "e6", "e7"];
 
 pub async fn run(words: &[String]) -> anyhow::Result<()> {
     play_bars(words, &BARS, async |bar, stores| match bar {
-        "e1" => e1::play(stores).await,
-        "e2" => e2::play(stores).await,
-        "e3" => e3::play(stores).await,
-        "e4" => e4::play().await,
-        "herd" => e4::herd().await,
-        "e5" => e5::play().await,
-        "e6" => e6::play(stores).await,
-        "e7" => e7::play().await,
+        "e1" => event_order::play(stores).await,
+        "e2" => fanout_latency::play(stores).await,
+        "e3" => catch_up::play(stores).await,
+        "e4" => pickup_latency::play().await,
+        "herd" => pickup_latency::herd().await,
+        "e5" => insert_cost::play().await,
+        "e6" => log_cost::play(stores).await,
+        "e7" => degraded_latency::play().await,
         other => bail!("nothing plays {other}"),
     })
     .await

@@ -2,9 +2,9 @@
 //!
 //! `ARGS='--objects 600'` plays with fewer objects; `ARGS='--kind 501 --kind quota'` plays some of the kinds.
 
-mod kinds;
-mod outages;
-mod poisoned;
+mod fault_kinds;
+mod faulty_objects;
+mod store_outages;
 
 use crate::common::play;
 use anyhow::Context as _;
@@ -24,20 +24,21 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
     };
     let wanted = values("--kind");
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|kind| kind == name);
-    let known = || kinds::all().into_iter().map(|kind| kind.name).chain(outages::all().into_iter().map(|o| o.name));
+    let known =
+        || fault_kinds::all().into_iter().map(|kind| kind.name).chain(store_outages::all().into_iter().map(|o| o.name));
     if let Some(unknown) = wanted.iter().find(|kind| !known().any(|name| name == **kind)) {
         anyhow::bail!("there is no kind {unknown}, but {}", known().collect::<Vec<_>>().join(", "));
     }
     play(async || {
         let mut baseline = 0.0;
-        for (i, kind) in kinds::all().into_iter().filter(|kind| is_wanted(kind.name)).enumerate() {
+        for (i, kind) in fault_kinds::all().into_iter().filter(|kind| is_wanted(kind.name)).enumerate() {
             if i % BASELINE_EVERY == 0 {
-                baseline = poisoned::without(objects).await?;
+                baseline = faulty_objects::without(objects).await?;
             }
-            poisoned::play(&kind, objects, baseline).await?;
+            faulty_objects::play(&kind, objects, baseline).await?;
         }
-        for outage in outages::all().into_iter().filter(|outage| is_wanted(outage.name)) {
-            outages::play(&outage, objects).await?;
+        for outage in store_outages::all().into_iter().filter(|outage| is_wanted(outage.name)) {
+            store_outages::play(&outage, objects).await?;
         }
         Ok(())
     })

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::ours::Claimer;
-use crate::common::{grounds::Grounds, stage::Disk, stores::Stores};
+use super::copyhold_queue::Claimer;
+use crate::common::{database::DatabaseServer, environment::Disk, stores::Stores};
 
 const OBJECTS: u32 = 12_800;
 /// Rows of one claim, and of one completion: as many as small objects bring together, and few.
@@ -19,7 +19,7 @@ const SETTINGS: [(&str, &str); 4] = [
 const STATEMENTS: [&str; 2] = ["claim", "complete"];
 
 pub(super) async fn play() -> anyhow::Result<()> {
-    let grounds = Grounds::begin_with(Disk::Plain, &SETTINGS).await?;
+    let grounds = DatabaseServer::begin_with(Disk::Plain, &SETTINGS).await?;
     let stores = Stores::here().await?;
     let template = grounds.make("cost").await?;
     template.execute("CREATE EXTENSION pg_stat_statements").await?;

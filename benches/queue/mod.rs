@@ -4,36 +4,36 @@
 //! Ratios in one run, against named baselines: the table, the indexes and the statement of the essay that the queue
 //! comes from, and ourselves on a small backlog.
 
+mod baseline_essay;
+mod by_backlog;
+pub mod copyhold_queue;
 mod cost;
-mod essay;
-pub mod ours;
-mod q1;
-mod q2;
-mod q3;
-mod q4;
+mod long_transaction;
+mod new_object;
+mod ten_million;
 
 use std::time::Instant;
 
-use crate::common::{grounds::Grounds, play, stores::Stores};
+use crate::common::{database::DatabaseServer, play, stores::Stores};
 
 pub async fn run(words: &[String]) -> anyhow::Result<()> {
     let wanted = |bar: &str| words.is_empty() || words.iter().any(|word| word.eq_ignore_ascii_case(bar));
     play(async || {
         let begun = Instant::now();
-        let grounds = Grounds::begin().await?;
+        let grounds = DatabaseServer::begin().await?;
         if wanted("q1") {
             let stores = Stores::here().await?;
-            q1::play(&grounds, &stores).await?;
+            by_backlog::play(&grounds, &stores).await?;
             stores.end().await?;
         }
         if wanted("q2") {
-            q2::play(&grounds).await?;
+            long_transaction::play(&grounds).await?;
         }
         if wanted("q3") {
-            q3::play(&grounds).await?;
+            ten_million::play(&grounds).await?;
         }
         if wanted("q4") {
-            q4::play(&grounds).await?;
+            new_object::play(&grounds).await?;
         }
         grounds.end().await?;
         if wanted("cost") {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use backon::{ExponentialBuilder, Retryable as _};
-use copyhold_core::domain::{Class, Failure, ObjectKey, ReplicaName};
+use copyhold_core::domain::{Failure, FailureClass, ObjectKey, ReplicaName};
 use copyhold_s3::store::{Head, Store};
 
 use super::counts::Counts;
@@ -81,7 +81,7 @@ impl AuditedReplica {
             self.count(|counts| counts.requests += 1);
             let answer = attempt().await;
             match (&self.rate, &answer) {
-                (Some(rate), Err(why)) if why.class == Class::Throttled => rate.throttled(why.retry_after),
+                (Some(rate), Err(why)) if why.class == FailureClass::Throttled => rate.throttled(why.retry_after),
                 (Some(rate), _) => rate.succeeded(),
                 (None, _) => {}
             }
@@ -89,7 +89,7 @@ impl AuditedReplica {
         };
         counted
             .retry(ExponentialBuilder::default().with_min_delay(PAUSE).with_max_times(TRIES - 1))
-            .when(|why| matches!(why.class, Class::Transient | Class::Throttled) && !self.is_doubtful())
+            .when(|why| matches!(why.class, FailureClass::Transient | FailureClass::Throttled) && !self.is_doubtful())
             .await
     }
 

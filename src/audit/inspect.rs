@@ -1,11 +1,12 @@
 //! Reads one recorded copy, or asks its store about it, and returns what that shows.
 
 use copyhold_core::domain::{
-    Class, Content, EtagMatch, Failure, FoundThere, Kept, ObjectKey, SourceReading, SourceVerdict, judge_source, utc,
+    Content, CurrentSource, EtagMatch, Failure, FailureClass, ObjectKey, RecordedSource, SourceReading, SourceVerdict,
+    judge_source, utc,
 };
 use copyhold_s3::{
-    copy::{self, Reading},
-    store::Known,
+    copy::{self, ObjectReading},
+    store::Tristate,
 };
 
 use super::{
@@ -86,7 +87,7 @@ pub(super) enum Origin {
 impl Inspection<'_> {
     pub(super) async fn inspect(&self) -> Observation {
         if let Some(why) = self.audited.gave_up() {
-            return Observation::Unknown(Failure::new(Class::Transient, why));
+            return Observation::Unknown(Failure::new(FailureClass::Transient, why));
         }
         let seen = match self.depth {
             Depth::Bytes => self.read().await,
@@ -124,7 +125,7 @@ impl Inspection<'_> {
                 Some(_) => self.read().await,
             },
             Ok(_) => self.read().await,
-            Err(why) if why.class == Class::Gone => self.read().await,
+            Err(why) if why.class == FailureClass::Gone => self.read().await,
             Err(why) => Observation::Unknown(why),
         }
     }
@@ -141,7 +142,8 @@ impl Inspection<'_> {
                     return self.with_metadata(reading.metadata, MatchGrade::Read).await;
                 }
                 Ok(reading) => {
-                    if let Some(before) = others.iter().find(|other: &&Reading| other.content == reading.content) {
+                    if let Some(before) = others.iter().find(|other: &&ObjectReading| other.content == reading.content)
+                    {
                         if let Err(why) = self.is_as_stored(&reading).await {
                             return Observation::Unknown(why);
                         }
@@ -149,8 +151,8 @@ impl Inspection<'_> {
                     }
                     others.push(reading);
                 }
-                Err(why) if why.class == Class::Gone && gone => return Observation::Missing(found(why)),
-                Err(why) if why.class == Class::Gone => {
+                Err(why) if why.class == FailureClass::Gone && gone => return Observation::Missing(found(why)),
+                Err(why) if why.class == FailureClass::Gone => {
                     gone = true;
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -158,29 +160,29 @@ impl Inspection<'_> {
             }
         }
         let what = "each reading gives something else, so bytes are damaged on the way";
-        Observation::Unknown(Failure::new(Class::Corrupt, format!("replica {}: {what}", self.audited.name())))
+        Observation::Unknown(Failure::new(FailureClass::Corrupt, format!("replica {}: {what}", self.audited.name())))
     }
 
     /// Whether a proxy has compressed or decompressed what came, which mostly shows by another size.
-    async fn is_as_stored(&self, reading: &Reading) -> Result<(), Failure> {
+    async fn is_as_stored(&self, reading: &ObjectReading) -> Result<(), Failure> {
         if reading.etag == EtagMatch::Confirms || reading.content.size_bytes == self.content.size_bytes {
             return Ok(());
         }
         self.audited.with_retries(|| copy::is_as_stored(self.audited.store(), self.key, reading)).await
     }
 
-    async fn read_once(&self) -> Result<Reading, Failure> {
+    async fn read_once(&self) -> Result<ObjectReading, Failure> {
         let audited = self.audited;
         let limit = TimeLimit::default().for_size(self.content.size_bytes);
         let read = copy::read(audited.store(), self.key, |bytes| audited.count(|counts| counts.bytes_read += bytes));
         tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
             let what = format!("not read to the end within {limit:?}");
-            Err(Failure::new(Class::Transient, format!("replica {}: {what}", audited.name())))
+            Err(Failure::new(FailureClass::Transient, format!("replica {}: {what}", audited.name())))
         })
     }
 
     /// Two readings agree on other bytes.
-    fn wrong(&self, before: &Reading, reading: &Reading) -> Observation {
+    fn wrong(&self, before: &ObjectReading, reading: &ObjectReading) -> Observation {
         let mut said = reading.said.clone();
         let mut etag = reading.etag;
         if before.said.tag != said.tag {
@@ -196,9 +198,9 @@ impl Inspection<'_> {
         };
         let modified = said.modified_us.map(|at| format!(", last modified {}", utc(at)));
         let (origin, tag) = if self.primary {
-            let kept = Kept { reading: self.source.cloned(), recorded_us: Some(self.recorded_at) };
-            let known_for_md5 = self.audited.store().etags_are_md5() == Known::Yes;
-            let verdict = judge_source(&kept, &FoundThere { reading: said, etag, known_for_md5 });
+            let kept = RecordedSource { reading: self.source.cloned(), recorded_us: Some(self.recorded_at) };
+            let known_for_md5 = self.audited.store().etags_are_md5() == Tristate::Yes;
+            let verdict = judge_source(&kept, &CurrentSource { reading: said, etag, known_for_md5 });
             let origin = match verdict {
                 SourceVerdict::Changed => Origin::ApplyResult,
                 SourceVerdict::Stale => Origin::Restored,
@@ -218,7 +220,7 @@ impl Inspection<'_> {
             self.content,
             modified.unwrap_or_default(),
         );
-        Observation::Wrong { why: found(Failure::new(Class::Corrupt, message)), origin }
+        Observation::Wrong { why: found(Failure::new(FailureClass::Corrupt, message)), origin }
     }
 }
 

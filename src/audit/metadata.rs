@@ -1,6 +1,6 @@
 //! Compares the metadata of a copy with what is on record of the object's.
 
-use copyhold_core::domain::{Class, Failure, MetadataHash, SourceReading};
+use copyhold_core::domain::{Failure, FailureClass, MetadataHash, SourceReading};
 use copyhold_db::{retry_while_down::retry_while_down, walk::RecordedObject};
 use copyhold_s3::{
     copy,
@@ -35,7 +35,7 @@ impl Inspection<'_> {
                 None => Observation::NotCompared,
             },
             Ok(_) => self.read().await,
-            Err(why) if why.class == Class::Gone => self.read().await,
+            Err(why) if why.class == FailureClass::Gone => self.read().await,
             Err(why) => Observation::Unknown(why),
         }
     }
@@ -52,7 +52,7 @@ impl Inspection<'_> {
             Ok(_) => {
                 let what = "two answers gave different metadata";
                 let message = format!("replica {}: {what}", self.audited.name());
-                return Observation::Unknown(Failure::new(Class::Changed, message));
+                return Observation::Unknown(Failure::new(FailureClass::Changed, message));
             }
             Err(why) => return Observation::Unknown(why),
         };
@@ -68,7 +68,7 @@ impl Inspection<'_> {
             self.audited.name(),
             header.map(|header| format!(": {} differs", shown(header.as_bytes()))).unwrap_or_default(),
         );
-        Observation::OtherMetadata { why: found(Failure::new(Class::Corrupt, message)), origin }
+        Observation::OtherMetadata { why: found(Failure::new(FailureClass::Corrupt, message)), origin }
     }
 
     /// The first header in which the copy differs from the primary's object, if that has the metadata on record.

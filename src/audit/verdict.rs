@@ -1,6 +1,6 @@
 //! Decides what is written about one object, from what was observed of its copies. Pure.
 
-use copyhold_core::domain::{Class, Failure, ReplicaName};
+use copyhold_core::domain::{Failure, FailureClass, ReplicaName};
 use copyhold_db::{
     object::{ChangedObject, FalseRecord, Revocation},
     walk::RecordedObject,
@@ -60,7 +60,7 @@ pub(super) fn judge(
                     generation: object.generation,
                     primary: primary.clone(),
                     copies: copies.cloned().collect(),
-                    why: Failure { class: Class::Changed, ..why.clone() },
+                    why: Failure { class: FailureClass::Changed, ..why.clone() },
                 });
             }
             Some((what @ (Defect::Missing | Defect::Damaged | Defect::Metadata), why)) => {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn why() -> Failure {
-        Failure::new(Class::Corrupt, "seen")
+        Failure::new(FailureClass::Corrupt, "seen")
     }
 
     fn right() -> Observation {
@@ -171,7 +171,7 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!((again.copies, again.why.class), (vec![name("wasabi"), name("scw")], Class::Changed));
+        assert_eq!((again.copies, again.why.class), (vec![name("wasabi"), name("scw")], FailureClass::Changed));
         // Nor is one that may be damage, surely is, or has come back from a backup.
         for origin in [Origin::Unclear, Origin::Rotted, Origin::Restored] {
             assert_eq!(taken_back([Some(wrong(origin)), Some(right()), None]), ("b2!".into(), false), "{origin:?}");

@@ -81,7 +81,7 @@ fn stop_at_signal(stop: CancellationToken, screen: Screen) -> std::io::Result<im
                 screen.clear();
                 process::exit(1);
             }
-            demo::Audience::say(&screen, "asked to end: the daemons, PostgreSQL and their files go");
+            demo::ProgressDisplay::say(&screen, "asked to end: the daemons, PostgreSQL and their files go");
             stop.cancel();
         }
     })

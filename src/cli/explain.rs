@@ -3,7 +3,7 @@
 mod plan;
 
 use anyhow::Context as _;
-use copyhold_core::domain::{ObjectKey, Role, micros, utc};
+use copyhold_core::domain::{Direction, ObjectKey, micros, utc};
 use copyhold_db::pin::Pin;
 use copyhold_db::{
     object::{
@@ -274,7 +274,7 @@ fn no_source(rows: &[ReplicaRow], story: &ObjectDetails) -> Option<String> {
     let holders: Vec<_> = rows.iter().filter(recorded).collect();
     let asked = if holders.is_empty() { rows.iter().filter(|row| row.primary).collect() } else { holders };
     let away = |row: &ReplicaRow| {
-        let breaker = row.breaker.as_ref().filter(|breaker| breaker.blocks.forbids(Role::Source))?;
+        let breaker = row.breaker.as_ref().filter(|breaker| breaker.blocks.forbids(Direction::Read))?;
         Some(format!("{} cannot be read: {}", row.name, of_breaker(breaker, story.now_us)))
     };
     let away: Vec<_> = asked.into_iter().map(away).collect::<Option<_>>()?;

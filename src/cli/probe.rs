@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, io, pin::pin};
 
 use copyhold_core::domain::ReplicaName;
-use copyhold_s3::store::{Fact, Known, ProbeEnded, ProbeEndedBy, ProbeReport, Store};
+use copyhold_s3::store::{Fact, ProbeEnded, ProbeEndedBy, ProbeReport, Store, Tristate};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -162,10 +162,10 @@ fn row(fact: &Fact) -> Vec<String> {
         // Good to know, and nothing depends on it.
         _ => "",
     };
-    let word = |known: Known, unknown: &str| match known {
-        Known::Yes => "yes".to_owned(),
-        Known::No => "no".to_owned(),
-        Known::Unknown => unknown.to_owned(),
+    let word = |known: Tristate, unknown: &str| match known {
+        Tristate::Yes => "yes".to_owned(),
+        Tristate::No => "no".to_owned(),
+        Tristate::Unknown => unknown.to_owned(),
     };
     // Failures are printed in full: they say what to do.
     let most = if fact.fails() { usize::MAX } else { SEEN_CHARS };

@@ -1,7 +1,7 @@
 //! `copyhold retry`: makes parked and waiting copies due now.
 
 use clap::builder::PossibleValuesParser;
-use copyhold_core::domain::Class;
+use copyhold_core::domain::FailureClass;
 use copyhold_db::{
     notify::Notification,
     object::{PARKED_BY_OPERATOR, RetryScope},
@@ -39,7 +39,7 @@ pub(super) struct Args {
 }
 
 fn classes() -> PossibleValuesParser {
-    PossibleValuesParser::new(Class::ALL.map(Class::as_str).into_iter().chain([PARKED_BY_OPERATOR]))
+    PossibleValuesParser::new(FailureClass::ALL.map(FailureClass::as_str).into_iter().chain([PARKED_BY_OPERATOR]))
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {

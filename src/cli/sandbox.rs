@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr, str::FromStr};
 
 use anyhow::{Context as _, bail};
 use bytesize::ByteSize;
-use copyhold_sandbox::s3::{BucketOptions, Generated, S3Server, ServerOptions, Synthetic};
+use copyhold_sandbox::s3::{BucketOptions, GeneratedListing, S3Server, ServerOptions, Synthetic};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +39,7 @@ pub(super) struct Args {
 #[derive(Debug, Clone)]
 struct Listing {
     bucket: String,
-    listing: Generated,
+    listing: GeneratedListing,
 }
 
 impl FromStr for Listing {
@@ -49,7 +49,7 @@ impl FromStr for Listing {
         let understood = || {
             let (rest, per_folder) = text.rsplit_once(':')?;
             let (bucket, objects) = rest.rsplit_once(':')?;
-            let listing = Generated { objects: objects.parse().ok()?, per_folder: per_folder.parse().ok()? };
+            let listing = GeneratedListing { objects: objects.parse().ok()?, per_folder: per_folder.parse().ok()? };
             Some(Self { bucket: bucket.to_owned(), listing })
         };
         understood().ok_or("write it like b2:1000000:1000, with the bucket, how many and how many in a folder")

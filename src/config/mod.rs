@@ -33,7 +33,9 @@ pub use copyhold_db::{
     database_url::masked as masked_url,
     settings::{ConnectionSettings, Wakeup},
 };
-pub use copyhold_s3::settings::{Authorities, Credentials, Facts, Provider, Proxies, Proxy, Surroundings, Trust};
+pub use copyhold_s3::settings::{
+    Authorities, Credentials, NetworkEnvironment, Provider, Proxies, Proxy, StoreOverrides, Trust,
+};
 pub use load::{load, parse};
 pub use position::Position;
 pub use problem::{ConfigErrors, Problem};
@@ -112,12 +114,12 @@ pub struct ReplicaSettings {
     pub storage_class: Option<String>,
     /// As configured, else by the endpoint.
     pub provider: Provider,
-    pub facts: Facts,
+    pub facts: StoreOverrides,
     /// Which authorities may have issued its certificate.
     pub trust: Trust,
     /// The proxy that its requests go through.
     pub proxy: Option<Proxy>,
-    pub surroundings: Surroundings,
+    pub surroundings: NetworkEnvironment,
 }
 
 /// What to do with objects that a replica's bucket held before Copyhold came.

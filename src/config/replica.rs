@@ -6,7 +6,8 @@ use secrecy::ExposeSecret as _;
 use url::Url;
 
 use super::{
-    Credentials, Existing, Facts, Provider, Proxy, ReplicaSettings, Secret, Surroundings, Trust, chain, endpoint,
+    Credentials, Existing, NetworkEnvironment, Provider, Proxy, ReplicaSettings, Secret, StoreOverrides, Trust, chain,
+    endpoint,
     invalid_value::InvalidValue,
     position::{Position, Positioned},
     problem::Problem,
@@ -101,7 +102,7 @@ pub(super) fn read(name: String, mut section: Section<'_>) -> ReadReplica {
 struct Transport {
     proxy: Option<Proxy>,
     trust: Trust,
-    surroundings: Surroundings,
+    surroundings: NetworkEnvironment,
 }
 
 impl Transport {
@@ -121,13 +122,13 @@ impl Transport {
         Self {
             proxy,
             trust: ca_file.map_or_else(|| of_environment.clone(), |ca_file| ca_file.value),
-            surroundings: Surroundings { proxies: reader.proxies.clone(), trust: of_environment },
+            surroundings: NetworkEnvironment { proxies: reader.proxies.clone(), trust: of_environment },
         }
     }
 }
 
 /// What is known of this store alone.
-fn facts(section: &mut Section<'_>) -> Facts {
+fn facts(section: &mut Section<'_>) -> StoreOverrides {
     // Cannot fail: each was just found to be small and not negative.
     let small = |number: Positioned<i64>| u32::try_from(number.value).expect("a small number");
     let size = |size: Positioned<ByteSize>| size.value.as_u64();
@@ -143,7 +144,7 @@ fn facts(section: &mut Section<'_>) -> Facts {
     // One to read and one to write.
     let connections =
         section.get_with("max_connections", within(2..=10_000, |connections: i64| connections.to_string()));
-    Facts {
+    StoreOverrides {
         max_parts: parts.map(small),
         max_put_bytes: put.map(size),
         max_object_bytes: object.map(size),

@@ -6,8 +6,8 @@ use copyhold_core::domain::size_text;
 use secrecy::ExposeSecret as _;
 
 use super::{
-    Config, ConnectionSettings, Credentials, Existing, Facts, LogFormat, ReplicaSettings, Secret, Wakeup, database_url,
-    masked_url, net, value_types::duration_text,
+    Config, ConnectionSettings, Credentials, Existing, LogFormat, ReplicaSettings, Secret, StoreOverrides, Wakeup,
+    database_url, masked_url, net, value_types::duration_text,
 };
 
 /// What a file would have to say to be read as this configuration, but for the secrets.
@@ -103,11 +103,11 @@ impl fmt::Display for ReplicaSettings {
 }
 
 /// Those that were set; the others are the preset's.
-struct StoreFacts<'a>(&'a Facts);
+struct StoreFacts<'a>(&'a StoreOverrides);
 
 impl fmt::Display for StoreFacts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(Facts {
+        let Self(StoreOverrides {
             max_parts,
             max_put_bytes,
             max_object_bytes,

@@ -1,7 +1,7 @@
 //! Makes each series whose labels are known at the start, with 0: `increase()` does not see the first step of a series
 //! that begins with it.
 
-use copyhold_core::domain::{Class, NotCarried, ReplicaName};
+use copyhold_core::domain::{FailureClass, NotCarried, ReplicaName};
 use metrics::{counter, gauge, histogram};
 
 const COUNTERS: [&str; 14] = [
@@ -104,7 +104,7 @@ fn initialise_replica(replica: &ReplicaName) {
     for name in REPLICA_COUNTERS {
         counter!(name, "replica" => replica()).absolute(0);
     }
-    for class in Class::ALL {
+    for class in FailureClass::ALL {
         counter!("copyhold_failures_total", "replica" => replica(), "class" => class.as_str()).absolute(0);
     }
     for property in NotCarried::ALL {

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use copyhold_core::domain::{Class, ReplicaName};
-use copyhold_s3::store::{Asked, Page, Place, Profile, Store};
+use copyhold_core::domain::{FailureClass, ReplicaName};
+use copyhold_s3::store::{ListPage, ListPosition, ListQuery, Profile, Store};
 use tokio::time::Instant;
 
 use super::{
@@ -72,10 +72,10 @@ impl Lister {
     /// `behind`: the last key before it.
     pub(super) async fn page(
         &self,
-        asked: Asked<'_>,
-        from: &Place,
+        asked: ListQuery<'_>,
+        from: &ListPosition,
         behind: Option<&[u8]>,
-    ) -> Result<(Page, Instant), ListingError> {
+    ) -> Result<(ListPage, Instant), ListingError> {
         let failed = |error| {
             let place = PageAt { number: lock(&self.notes).pages + 1, behind: behind.map(<[u8]>::to_vec) };
             ListingError::Store { place, error: Box::new(error) }
@@ -94,7 +94,7 @@ impl Lister {
                 Err(error) => error,
             };
             match error.class() {
-                Class::Throttled => {
+                FailureClass::Throttled => {
                     self.rate.throttled(error.retry_after());
                     self.note(|notes| notes.throttled += 1);
                     // Of all parts, so that one that is unlucky does not end what goes well for the others.
@@ -103,7 +103,7 @@ impl Lister {
                         return Err(ListingError::Throttled { minutes: THROTTLED_FOR.as_secs() / 60, last: error });
                     }
                 }
-                Class::Transient => {
+                FailureClass::Transient => {
                     failures += 1;
                     if failures == TRIES {
                         return Err(failed(error));
@@ -111,14 +111,14 @@ impl Lister {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
-                Class::Full
-                | Class::Denied
-                | Class::Misconfigured
-                | Class::Gone
-                | Class::Changed
-                | Class::Corrupt
-                | Class::Refused
-                | Class::Archived => return Err(failed(error)),
+                FailureClass::Full
+                | FailureClass::Denied
+                | FailureClass::Misconfigured
+                | FailureClass::Gone
+                | FailureClass::Changed
+                | FailureClass::Corrupt
+                | FailureClass::Refused
+                | FailureClass::Archived => return Err(failed(error)),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Lists one range page by page, and checks that its keys rise.
 
 use copyhold_db::walk::KeyRange;
-use copyhold_s3::store::{Asked, Listed, Page, Place, is_of_a_probe, shown};
+use copyhold_s3::store::{ListPage, ListPosition, ListQuery, ListedObject, is_of_a_probe, shown};
 use tokio::time::Instant;
 
 use super::{error::ListingError, lister::Lister};
@@ -15,12 +15,12 @@ pub(super) const EMPTY_PAGES: u64 = 1_000;
 pub(super) struct ListerPages<'a> {
     lister: &'a Lister,
     range: KeyRange,
-    place: Place,
+    place: ListPosition,
     /// The last key that was listed, in the range or not.
     previous: Option<Vec<u8>>,
     /// Pages in a row without a key, and the place behind one of them: a store that comes back to it goes round.
     empty: u64,
-    met: Option<Place>,
+    met: Option<ListPosition>,
     ended: bool,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct ListerPages<'a> {
 #[derive(Debug)]
 pub(super) struct RangePage {
     /// Rising, and behind all those before.
-    pub objects: Vec<Listed>,
+    pub objects: Vec<ListedObject>,
     /// When the page was asked for.
     pub asked_at: Instant,
     /// Nothing comes behind it.
@@ -39,7 +39,7 @@ impl<'a> ListerPages<'a> {
     /// From behind `reached`, which lies in the range; `None`: from its beginning.
     pub(super) fn new(lister: &'a Lister, range: &KeyRange, reached: Option<&str>) -> Self {
         let after = reached.map(str::to_owned).or_else(|| range.after.clone());
-        let place = after.clone().map_or(Place::First, Place::After);
+        let place = after.clone().map_or(ListPosition::First, ListPosition::After);
         let range = KeyRange { after, ..range.clone() };
         Self { lister, range, place, previous: None, empty: 0, met: None, ended: false }
     }
@@ -50,7 +50,7 @@ impl<'a> ListerPages<'a> {
 
     /// The next page; of nothing, where there are only keys that listings hide.
     pub(super) async fn next(&mut self) -> Result<RangePage, ListingError> {
-        let asked = Asked { prefix: &self.range.prefix, delimiter: None };
+        let asked = ListQuery { prefix: &self.range.prefix, delimiter: None };
         let behind = self.previous.as_deref().or(self.range.after.as_deref().map(str::as_bytes));
         let (page, asked_at) = self.lister.page(asked, &self.place, behind).await?;
         if let Some(prefix) = page.prefixes.first() {
@@ -66,13 +66,13 @@ impl<'a> ListerPages<'a> {
         Ok(RangePage { objects, asked_at, done: self.ended })
     }
 
-    fn next_place(&self, page: &Page) -> Result<Option<Place>, ListingError> {
+    fn next_place(&self, page: &ListPage) -> Result<Option<ListPosition>, ListingError> {
         if !page.truncated {
             return Ok(None);
         }
         let next = match (&page.next, page.objects.last().map(|last| &last.key)) {
-            (Some(token), _) => Place::Token(token.clone()),
-            (None, Some(Ok(last))) => Place::After(last.as_str().to_owned()),
+            (Some(token), _) => ListPosition::Token(token.clone()),
+            (None, Some(Ok(last))) => ListPosition::After(last.as_str().to_owned()),
             (None, Some(Err(_))) => {
                 return Err(ListingError::NoNext("no token, behind a key that cannot be asked for"));
             }
@@ -86,7 +86,7 @@ impl<'a> ListerPages<'a> {
 
     /// Of pages without keys, which show no order, sees that they do not lead back to one of them, nor on for ever. One place is held, and
     /// replaced after 1, 2, 4, … pages: a circle of any length comes to it while it is.
-    fn never_met(&mut self, next: Option<Place>, empty: bool) -> Result<Option<Place>, ListingError> {
+    fn never_met(&mut self, next: Option<ListPosition>, empty: bool) -> Result<Option<ListPosition>, ListingError> {
         if !empty {
             (self.empty, self.met) = (0, None);
         } else if next.is_some() && next == self.met {
@@ -105,7 +105,7 @@ impl<'a> ListerPages<'a> {
     /// Those of the range, and whether the page has gone beyond it. Not every store heeds prefixes, or where it was to begin.
     ///
     /// Objects that a probe had to leave behind are left out: they are not to be copied. Also what lies beyond the range must be in order: or else keys of the range may lie behind it.
-    fn pick(&mut self, listed: Vec<Listed>) -> Result<(Vec<Listed>, bool), ListingError> {
+    fn pick(&mut self, listed: Vec<ListedObject>) -> Result<(Vec<ListedObject>, bool), ListingError> {
         let (prefix, after) = (self.range.prefix.as_bytes(), self.range.after.as_deref().map(str::as_bytes));
         let through = self.range.through.as_deref().map(str::as_bytes);
         let (mut objects, mut beyond) = (Vec::with_capacity(listed.len()), false);
@@ -113,7 +113,7 @@ impl<'a> ListerPages<'a> {
             let key = object.bytes();
             if let Some(previous) = self.previous.as_deref().filter(|previous| key <= *previous) {
                 return Err(match &self.place {
-                    Place::Token(_) if i == 0 => ListingError::Repeats { key: shown(key) },
+                    ListPosition::Token(_) if i == 0 => ListingError::Repeats { key: shown(key) },
                     _ => ListingError::OutOfOrder { later: shown(previous), key: shown(key) },
                 });
             }

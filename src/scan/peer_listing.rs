@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::walk::KeyRange;
-use copyhold_s3::store::{Listed, Profile};
+use copyhold_s3::store::{ListedObject, Profile};
 use tokio::time::Instant;
 
 use super::{error::ListingError, lister::Lister, lister_pages::ListerPages};
@@ -14,7 +14,7 @@ use super::{error::ListingError, lister::Lister, lister_pages::ListerPages};
 pub(super) struct PeerListing<'a> {
     lister: &'a Lister,
     pages: ListerPages<'a>,
-    listed: VecDeque<Listed>,
+    listed: VecDeque<ListedObject>,
     asked_at: Instant,
 }
 
@@ -37,7 +37,7 @@ impl<'a> PeerListing<'a> {
 
     /// When the listing was asked for that this shows: the same content, as surely as ETags can tell. To be asked in the order
     /// of keys. That it is not, or not the same, says nothing.
-    pub(super) async fn same(&mut self, object: &Listed, of: &Profile) -> Result<Option<Instant>, ListingError> {
+    pub(super) async fn same(&mut self, object: &ListedObject, of: &Profile) -> Result<Option<Instant>, ListingError> {
         loop {
             while self.listed.pop_front_if(|listed| listed.bytes() < object.bytes()).is_some() {}
             if let Some(listed) = self.listed.front() {
@@ -53,7 +53,7 @@ impl<'a> PeerListing<'a> {
     }
 }
 
-fn is_same(one: &Listed, of: &Profile, other: &Listed, of_other: &Profile) -> bool {
+fn is_same(one: &ListedObject, of: &Profile, other: &ListedObject, of_other: &Profile) -> bool {
     let (Some(etag), Some(other_etag)) = (&one.etag, &other.etag) else { return false };
     one.size_bytes.is_some()
         && one.size_bytes == other.size_bytes

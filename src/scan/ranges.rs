@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use copyhold_core::domain::ObjectKey;
 use copyhold_db::walk::KeyRange;
-use copyhold_s3::store::{Asked, Page, Place};
+use copyhold_s3::store::{ListPage, ListPosition, ListQuery};
 
 use super::{error::ListingError, lister::Lister};
 
@@ -51,7 +51,7 @@ fn cut(prefix: &str, hints: Vec<String>) -> Vec<KeyRange> {
 /// Returns where the folders on a page end: behind all that is in one, and before what comes next, in the order of
 /// bytes and in that of a file system as well, which would have all of `a/` before `a-`. Then what is out of order lies within a
 /// part, and is seen.
-fn ends(at: &str, page: &Page) -> Vec<String> {
+fn ends(at: &str, page: &ListPage) -> Vec<String> {
     let folders: BTreeSet<_> = page.prefixes.iter().map(String::as_str).collect();
     let last = folders.last().copied().unwrap_or_default();
     // `a-b/` and `a/`, whose order is not the same in both.
@@ -72,8 +72,8 @@ pub(super) async fn of(lister: &Lister, prefix: &str) -> Result<Vec<KeyRange>, L
     let mut at = prefix.to_owned();
     let mut hints = Vec::new();
     for _ in 0..LEVELS {
-        let asked = Asked { prefix: &at, delimiter: Some(DELIMITER) };
-        let (page, _) = lister.page(asked, &Place::First, None).await?;
+        let asked = ListQuery { prefix: &at, delimiter: Some(DELIMITER) };
+        let (page, _) = lister.page(asked, &ListPosition::First, None).await?;
         match page.prefixes.as_slice() {
             [only] if page.objects.is_empty() && !page.truncated && only.starts_with(&at) && *only != at => {
                 at.clone_from(only);
@@ -87,8 +87,8 @@ pub(super) async fn of(lister: &Lister, prefix: &str) -> Result<Vec<KeyRange>, L
     let ranges = cut(prefix, hints);
     let Some(last) = ranges.last().and_then(|range| range.after.clone()) else { return Ok(ranges) };
     // Where it is not heeded, each part would be listed from the beginning.
-    let behind = Place::After(last.clone());
-    let (page, _) = lister.page(Asked { prefix, delimiter: None }, &behind, Some(last.as_bytes())).await?;
+    let behind = ListPosition::After(last.clone());
+    let (page, _) = lister.page(ListQuery { prefix, delimiter: None }, &behind, Some(last.as_bytes())).await?;
     if page.objects.iter().any(|object| object.bytes() <= last.as_bytes()) {
         lister.note(|notes| notes.ignores_start_after = true);
         return Ok(cut(prefix, Vec::new()));
@@ -132,10 +132,10 @@ mod tests {
 
     #[test]
     fn a_folder_is_cut_behind_where_a_file_system_would_end_it_too() {
-        let page = |folders: &[&str], truncated| Page {
+        let page = |folders: &[&str], truncated| ListPage {
             prefixes: folders.iter().map(|&folder| folder.to_owned()).collect(),
             truncated,
-            ..Page::default()
+            ..ListPage::default()
         };
         assert_eq!(ends("p/", &page(&["p/a/", "p/b/"], false)), ["p/a0", "p/b0"]);
         // All of a/ would come before a-b/, and yet behind it by the bytes.

@@ -7,7 +7,7 @@ use copyhold_db::{
     retry_while_down::retry_while_down,
     walk::{KeyRange, ListedKey, ScanArguments, ScanHolder, ScanId, ScanPart, UnfinishedScan},
 };
-use copyhold_s3::store::Listed;
+use copyhold_s3::store::ListedObject;
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -257,7 +257,7 @@ impl Scan {
     /// Which other replicas show the same of each. A listing that fails says nothing, and nothing more is taken from it.
     async fn compare(
         &self,
-        objects: Vec<Listed>,
+        objects: Vec<ListedObject>,
         peers: &mut Vec<PeerListing<'_>>,
         oldest: &mut Instant,
     ) -> Vec<Entry> {

@@ -1,7 +1,7 @@
 //! Rows, tables and rights that are changed by hand under a running daemon.
 
 use copyhold_db::schema::migrate;
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 
 use crate::{
     harness::{Begin, World, eventually, soon},
@@ -9,8 +9,8 @@ use crate::{
 };
 
 /// An object whose copy to wasabi is held at the store, and scw's is recorded.
-async fn under_way(world: &World, name: &str) -> Gate {
-    let gate = Gate::new();
+async fn under_way(world: &World, name: &str) -> PauseGate {
+    let gate = PauseGate::new();
     world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).key(name).next(1));
     world.upload(name, "bytes").await;
     soon("the copy is under way", gate.holds(1)).await;

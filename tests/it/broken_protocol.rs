@@ -1,6 +1,6 @@
 //! Messages from PostgreSQL that were broken on their way end a connection, and no daemon.
 
-use copyhold_testkit::proxy::{Garbled, Proxy};
+use copyhold_testkit::proxy::{BrokenMessage, Proxy};
 
 use crate::harness::{World, cluster, eventually};
 
@@ -12,7 +12,7 @@ async fn a_daemon_lives_through_broken_messages_of_every_kind() {
     world.rewrite(|text| text.replace(&before, &proxy.url(&before)));
     let daemon = world.daemon().await;
     daemon.until_logged("Listening for new objects").await;
-    for how in Garbled::ALL {
+    for how in BrokenMessage::ALL {
         proxy.garble(how);
         world.upload(&format!("{how:?}"), "bytes").await;
         eventually(&format!("{how:?} came"), async || proxy.has_garbled()).await;

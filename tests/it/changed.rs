@@ -9,7 +9,7 @@ use copyhold_sandbox::s3::{Fault, Metadata, Op, When};
 use crate::harness::{World, replica};
 
 /// An object of which wasabi has its copy and scw, which refuses, not yet. Returns the refusal.
-async fn half_copied(world: &World, key: &str) -> copyhold_sandbox::s3::Order {
+async fn half_copied(world: &World, key: &str) -> copyhold_sandbox::s3::InjectedFault {
     let refusal = world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
     world.upload(key, "first").await;
     // The attempt that read the first content is over, and can write no more.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Blocks, Class};
+use copyhold_core::domain::{BreakerScope, FailureClass};
 use copyhold_sandbox::s3::{Fault, Op, When};
 
 use crate::harness::{World, replica};
@@ -61,7 +61,7 @@ async fn every_kind_of_time_in_the_future_is_pulled_in_once() {
     world.insert("parked").await;
     world.execute("UPDATE copyhold.object_copies SET due_scw = 9000000000000000000 WHERE object_key = 'parked'").await;
     let leases = world.claim(&daemon, "scw", 5).await;
-    queue.open_breaker(&replica("wasabi"), Blocks::All, Class::Full, "full").await.unwrap();
+    queue.open_breaker(&replica("wasabi"), BreakerScope::All, FailureClass::Full, "full").await.unwrap();
     world
         .execute(
             "INSERT INTO copyhold.unsettled (object_key, replica, verify_at, settled_at)

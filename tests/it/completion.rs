@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Class, Content, ContentHash, Failure, Lease, Next, Outcome, ReplicaName, Verified};
+use copyhold_core::domain::{
+    Content, ContentHash, Failure, FailureClass, Lease, NextAttempt, Outcome, ReplicaName, Verified,
+};
 use copyhold_db::lease::{FencedWrite, Report};
 
 use crate::harness::{World, replica};
@@ -11,7 +13,7 @@ fn proven() -> Outcome {
     Outcome::recorded(Verified::Compared)
 }
 
-fn failed(class: Class, next: Next) -> Outcome {
+fn failed(class: FailureClass, next: NextAttempt) -> Outcome {
     Outcome::Failed { next, why: Failure::new(class, "it rained") }
 }
 
@@ -46,8 +48,8 @@ async fn write(world: &World, report: Report) -> FencedWrite {
 async fn a_proven_copy_is_recorded_though_another_target_failed() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
-    let later = Next::After { delay: Duration::from_secs(100), counted: true };
-    let outcomes = [(replica("wasabi"), proven()), (replica("scw"), failed(Class::Transient, later))];
+    let later = NextAttempt::After { delay: Duration::from_secs(100), counted: true };
+    let outcomes = [(replica("wasabi"), proven()), (replica("scw"), failed(FailureClass::Transient, later))];
     assert_eq!(write(&world, report(&lease, outcomes, true)).await, FencedWrite::Applied);
     let row = "SELECT (wasabi IS NOT NULL, scw IS NULL, lock IS NULL, lease IS NULL, size_bytes, content_hash,
                        (due_scw - copyhold.now_utc_micro_seconds()) BETWEEN 90000000 AND 100000000)
@@ -154,12 +156,12 @@ async fn attempts_of_one_class_add_up_and_a_success_forgets_them() {
     world.insert("photo").await;
     let daemon = world.enlist(60).await;
     let claim = async || world.claim(&daemon, "wasabi", 1).await.remove(0);
-    let now = |counted| Next::After { delay: Duration::ZERO, counted };
+    let now = |counted| NextAttempt::After { delay: Duration::ZERO, counted };
     for (class, counted, attempts) in [
-        (Class::Transient, true, 1),
-        (Class::Transient, true, 2),
-        (Class::Transient, false, 2),
-        (Class::Corrupt, true, 1),
+        (FailureClass::Transient, true, 1),
+        (FailureClass::Transient, true, 2),
+        (FailureClass::Transient, false, 2),
+        (FailureClass::Corrupt, true, 1),
     ] {
         let lease = claim().await;
         write(&world, report(&lease, [(replica("wasabi"), failed(class, now(counted)))], true)).await;
@@ -168,7 +170,7 @@ async fn attempts_of_one_class_add_up_and_a_success_forgets_them() {
     }
     let lease = claim().await;
     let prior = lease.replicas.iter().find_map(|r| r.prior).unwrap();
-    assert_eq!((prior.class, prior.attempts), (Some(Class::Corrupt), 1));
+    assert_eq!((prior.class, prior.attempts), (Some(FailureClass::Corrupt), 1));
     write(&world, report(&lease, [(replica("wasabi"), proven())], true)).await;
     assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
 }
@@ -177,7 +179,7 @@ async fn attempts_of_one_class_add_up_and_a_success_forgets_them() {
 async fn failures_of_an_old_content_are_not_held_against_a_new_one() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
-    write(&world, report(&lease, [(replica("wasabi"), failed(Class::Denied, Next::Parked))], true)).await;
+    write(&world, report(&lease, [(replica("wasabi"), failed(FailureClass::Denied, NextAttempt::Parked))], true)).await;
     assert_eq!(world.value("SELECT due_wasabi FROM copyhold.object_copies").await.unwrap(), "9000000000000000000");
     world.value("SELECT copyhold.register('photo')").await;
     let daemon = world.enlist(60).await;
@@ -189,7 +191,8 @@ async fn failures_of_an_old_content_are_not_held_against_a_new_one() {
 async fn a_time_known_to_be_false_is_taken_back() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
-    let Outcome::Failed { next, why } = failed(Class::Gone, Next::After { delay: Duration::ZERO, counted: true })
+    let Outcome::Failed { next, why } =
+        failed(FailureClass::Gone, NextAttempt::After { delay: Duration::ZERO, counted: true })
     else {
         unreachable!()
     };

@@ -1,14 +1,14 @@
 //! A daemon may die at any instant. One test per instant: a daemon dies there, and another one finishes the work.
 
-use copyhold_sandbox::s3::{Fault, Gate, Op, When, synthetic};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When, synthetic};
 use rustix::process::Signal;
 
 use crate::harness::{DaemonProcess, World, printed, soon};
 
 /// Has a daemon die while the store holds `call` to wasabi, `fault` deciding on which side of it, and another one
 /// take over. Returns the heir when `key` is copied everywhere.
-async fn dies_at(world: &World, key: &str, fault: impl FnOnce(Gate) -> Fault, call: Op) -> DaemonProcess {
-    let gate = Gate::new();
+async fn dies_at(world: &World, key: &str, fault: impl FnOnce(PauseGate) -> Fault, call: Op) -> DaemonProcess {
+    let gate = PauseGate::new();
     let hold = world.bucket("wasabi").order(fault(gate.clone()), When::op(call).next(1));
     let mut doomed = world.daemon().await;
     soon("the daemon comes to where it dies", gate.holds(1)).await;
@@ -78,7 +78,7 @@ async fn until_uploads_are_over(world: &World) {
 #[tokio::test]
 async fn it_may_die_in_the_middle_of_an_upload_and_what_was_sent_is_not_sent_again() {
     let world = World::new().await;
-    let (bytes, gate) = (large(), Gate::new());
+    let (bytes, gate) = (large(), PauseGate::new());
     world.upload("large", bytes.clone()).await;
     let hold = world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::UploadPart).next(1));
     let mut doomed = world.daemon().await;
@@ -114,7 +114,7 @@ async fn it_may_die_after_an_upload_was_completed_and_before_that_is_recorded() 
 #[tokio::test]
 async fn asked_to_end_in_the_middle_of_an_upload_it_leaves_its_parts_to_the_next() {
     let world = World::new().await;
-    let (bytes, gate) = (large(), Gate::new());
+    let (bytes, gate) = (large(), PauseGate::new());
     world.upload("large", bytes.clone()).await;
     let hold = world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::UploadPart).next(1));
     let mut ending = world.daemon().await;
@@ -137,7 +137,7 @@ async fn asked_to_end_in_the_middle_of_an_upload_it_leaves_its_parts_to_the_next
 #[tokio::test]
 async fn it_may_die_while_it_reads() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.upload("photo", "bytes").await;
     let hold = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::GetObject).next(1));
     let mut doomed = world.daemon().await;
@@ -153,7 +153,7 @@ async fn it_may_die_while_it_reads() {
 #[tokio::test]
 async fn it_may_die_between_the_record_of_one_copy_and_of_the_other() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let hold = world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     world.upload("photo", "bytes").await;
     let mut doomed = world.daemon().await;

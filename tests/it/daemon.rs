@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_sandbox::s3::{Fault, Gate, Metadata, Op, When, synthetic};
+use copyhold_sandbox::s3::{Fault, Metadata, Op, PauseGate, When, synthetic};
 
 use crate::harness::{World, at_least_once, soon};
 
@@ -157,7 +157,7 @@ async fn a_target_that_alone_has_a_backlog_is_served_without_pauses() {
 #[tokio::test]
 async fn an_upload_in_the_middle_of_a_backfill_does_not_wait_behind_it() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     for target in ["wasabi", "scw"] {
         world.bucket(target).order(Fault::Hold(gate.clone()), When::op(Op::PutObject).prefix("old"));
     }
@@ -189,7 +189,7 @@ async fn an_insert_wakes_a_sleeping_daemon_before_it_would_have_looked() {
 #[tokio::test]
 async fn registering_an_object_again_while_it_is_copied_ends_with_the_new_content_everywhere() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     world.upload("photo", "old").await;
     let _daemon = world.daemon().await;

@@ -2,7 +2,7 @@
 
 use std::{env, path::Path};
 
-use copyhold_testkit::damage::{Ground, careless, play};
+use copyhold_testkit::damage::{DamageSetup, careless, play};
 
 use crate::harness::{World, bucket};
 
@@ -20,7 +20,7 @@ async fn a_flipped_bit_is_noticed_wherever_it_flips_and_never_recorded() {
     }
     let (config, pool) = (world.config_path(), &world.pool);
     let program = Path::new(env!("CARGO_BIN_EXE_copyhold"));
-    let ground = Ground { program, config: &config, pool, bucket: &|replica| world.bucket(replica) };
+    let ground = DamageSetup { program, config: &config, pool, bucket: &|replica| world.bucket(replica) };
     let told = play(&ground, seed, TRIALS).await.unwrap();
     println!("seed {seed}: {told}");
     assert_eq!((told.source, told.wire, told.rest), (TRIALS, TRIALS, TRIALS), "seed {seed}: {told}");

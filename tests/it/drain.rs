@@ -1,6 +1,6 @@
 //! A draining replica gets no more copies and counts as missing nowhere, and loses nothing when the drain is undone.
 
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 
 use crate::harness::{World, printed, replica, soon};
 
@@ -111,7 +111,7 @@ async fn what_is_under_way_to_it_is_finished() {
     let world = World::new().await;
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     world.upload("photo", "bytes").await;
     soon("the copy is under way", gate.holds(1)).await;

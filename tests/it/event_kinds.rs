@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use copyhold_core::domain::{
-    Blocks, Class, Content, ContentHash, EventKind, EventKinds, Failure, Lease, Next, Outcome, ReplicaName,
-    SourceReading, Verified,
+    BreakerScope, Content, ContentHash, EventKind, EventKinds, Failure, FailureClass, Lease, NextAttempt, Outcome,
+    ReplicaName, SourceReading, Verified,
 };
 use copyhold_db::{
     Database,
@@ -33,15 +33,15 @@ async fn of(world: &World, kind: EventKind) -> Vec<Value> {
     found
 }
 
-fn why(class: Class) -> Failure {
+fn why(class: FailureClass) -> Failure {
     Failure::new(class, "it rained")
 }
 
-fn failed(next: Next) -> Outcome {
-    Outcome::Failed { next, why: why(Class::Transient) }
+fn failed(next: NextAttempt) -> Outcome {
+    Outcome::Failed { next, why: why(FailureClass::Transient) }
 }
 
-const LATER: Next = Next::After { delay: Duration::from_secs(100), counted: true };
+const LATER: NextAttempt = NextAttempt::After { delay: Duration::from_secs(100), counted: true };
 
 /// Registers and claims one object.
 async fn leased(world: &World, name: &str) -> Lease {
@@ -99,7 +99,7 @@ async fn a_completion_tells_its_failures_apart_from_its_copies() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     let queue = world.queue();
-    let outcomes = [(replica("wasabi"), failed(Next::Parked)), (replica("scw"), failed(LATER))];
+    let outcomes = [(replica("wasabi"), failed(NextAttempt::Parked)), (replica("scw"), failed(LATER))];
     write(&queue, &lease, outcomes, true).await;
     let found = events(&world).await;
     let [.., parked, failed] = found.as_slice() else { panic!("{found:?}") };
@@ -117,8 +117,13 @@ async fn when_an_object_was_registered_travels_with_the_first_that_is_heard_of_e
     let queue = world.queue();
     let mut lease = leased(&world, "photo").await;
     let daemon = world.enlist(60).await;
-    write(&queue, &lease, [(replica("wasabi"), failed(Next::After { delay: Duration::ZERO, counted: true }))], true)
-        .await;
+    write(
+        &queue,
+        &lease,
+        [(replica("wasabi"), failed(NextAttempt::After { delay: Duration::ZERO, counted: true }))],
+        true,
+    )
+    .await;
     lease = world.claim(&daemon, "wasabi", 1).await.remove(0);
     write(&queue, &lease, [(replica("wasabi"), proven()), (replica("scw"), proven())], true).await;
     world.sql("SELECT copyhold.register($1)", "photo").await;
@@ -165,8 +170,13 @@ async fn only_the_kinds_that_are_asked_for_are_written() {
     write(&queue("none"), &lease, [(replica("wasabi"), failed(LATER))], false).await;
     write(&queue("copy.parked"), &lease, [(replica("wasabi"), failed(LATER))], false).await;
     assert_eq!(events(&world).await, Vec::<Value>::new());
-    write(&queue("copy.parked"), &lease, [(replica("wasabi"), failed(Next::Parked)), (replica("scw"), proven())], true)
-        .await;
+    write(
+        &queue("copy.parked"),
+        &lease,
+        [(replica("wasabi"), failed(NextAttempt::Parked)), (replica("scw"), proven())],
+        true,
+    )
+    .await;
     assert_eq!(events(&world).await.len(), 1);
 }
 
@@ -175,10 +185,11 @@ async fn a_copy_on_record_that_is_not_there_is_told() {
     let world = World::new().await;
     let lease = leased(&world, "photo").await;
     let queue = world.queue();
-    let gone = Outcome::Cleared { next: LATER, why: why(Class::Gone) };
+    let gone = Outcome::Cleared { next: LATER, why: why(FailureClass::Gone) };
     write(&queue, &lease, [(replica("b2"), gone), (replica("wasabi"), proven())], true).await;
     let at = world.value("SELECT wasabi FROM copyhold.object_copies").await.unwrap().parse().unwrap();
-    let refuted = FalseRecord { replica: replica("wasabi"), recorded_at: at, park: true, why: why(Class::Corrupt) };
+    let refuted =
+        FalseRecord { replica: replica("wasabi"), recorded_at: at, park: true, why: why(FailureClass::Corrupt) };
     let what =
         Revocation { key: key("photo"), generation: lease.generation, refuted: vec![refuted], park_the_rest: true };
     assert_eq!(queue.revoke(&what).await.unwrap(), FencedWrite::Applied);
@@ -239,8 +250,8 @@ async fn what_happens_to_a_replica_is_one_event() {
     queue.pause(&scw, None, Some("the bill")).await.unwrap();
     queue.resume(&scw).await.unwrap();
     queue.resume(&scw).await.unwrap();
-    assert!(queue.open_breaker(&scw, Blocks::All, Class::Transient, "no answer").await.unwrap());
-    assert!(!queue.open_breaker(&scw, Blocks::All, Class::Transient, "no answer").await.unwrap());
+    assert!(queue.open_breaker(&scw, BreakerScope::All, FailureClass::Transient, "no answer").await.unwrap());
+    assert!(!queue.open_breaker(&scw, BreakerScope::All, FailureClass::Transient, "no answer").await.unwrap());
     let row = queue.replica_rows().await.unwrap().into_iter().find(|row| row.name == scw).unwrap();
     let breaker = row.breaker.unwrap();
     assert!(queue.end_probe(&scw, &breaker, ProbeResult::Unhealthy).await.unwrap());

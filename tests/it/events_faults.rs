@@ -7,7 +7,7 @@ use copyhold_db::{notify::ProbeTiming, schema::migrate};
 use copyhold_sandbox::postgres::{Cluster, Options};
 use copyhold_testkit::{
     pooler::{Pooler, skipped},
-    proxy::{Proxy, Way},
+    proxy::{Proxy, Transfer},
 };
 use sqlx::Connection as _;
 use tokio::task::JoinHandle;
@@ -118,13 +118,13 @@ async fn silence_is_noticed_and_lasts_no_longer_than_its_cause() {
     let mut listening = Listening::begin(&world, SHORT).await;
     assert_hears(&world, &mut listening).await;
     listening.events.arm();
-    proxy.set(Way::Hole);
+    proxy.set(Transfer::Hole);
     append(&world).await;
     soon("all are woken", listening.events.notified()).await;
     assert!(!listening.ears.is_listening(), "a listener without a connection must not count as listening");
     let told = format!("SELECT wakeup LIKE '%cannot be reached%' FROM copyhold.daemons WHERE id = {}", listening.id);
     world.until(&told).await;
-    proxy.set(Way::Pass);
+    proxy.set(Transfer::Pass);
     assert_hears(&world, &mut listening).await;
     world.until(&format!("SELECT wakeup = 'notify' FROM copyhold.daemons WHERE id = {}", listening.id)).await;
 }
@@ -132,7 +132,7 @@ async fn silence_is_noticed_and_lasts_no_longer_than_its_cause() {
 #[tokio::test]
 async fn a_slow_way_is_no_broken_one() {
     let (world, proxy) = behind_proxy().await;
-    proxy.set(Way::Slow(Duration::from_millis(40)));
+    proxy.set(Transfer::Slow(Duration::from_millis(40)));
     // As patient as a daemon, and more: the machine may be slow as well.
     let mut listening = Listening::begin(
         &world,
@@ -163,9 +163,9 @@ async fn a_follower_loses_no_event_whatever_becomes_of_the_connection_that_liste
         assert_eq!(append(&world).await, first + i);
         match i {
             50 | 100 | 350 => proxy.reset(),
-            150 => proxy.set(Way::Hole),
-            200 => proxy.set(Way::Slow(Duration::from_millis(20))),
-            250 => proxy.set(Way::Pass),
+            150 => proxy.set(Transfer::Hole),
+            200 => proxy.set(Transfer::Slow(Duration::from_millis(20))),
+            250 => proxy.set(Transfer::Pass),
             300 => {
                 world.execute(&format!("SELECT pg_terminate_backend(pid) {LISTENING}")).await;
             }

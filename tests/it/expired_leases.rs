@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, Verified};
 use copyhold_db::lease::{FencedWrite, Report};
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 
 use crate::harness::{World, eventually, replica, soon};
 
@@ -226,7 +226,7 @@ async fn suspect(world: &World, names: &str, times: u32) {
 #[tokio::test]
 async fn a_process_works_on_one_suspect_at_a_time() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let hold = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::GetObject).prefix("suspect"));
     for i in 0..4 {
         world.upload(&format!("suspect {i}"), "bytes").await;
@@ -255,7 +255,7 @@ async fn a_process_works_on_one_suspect_at_a_time() {
 #[tokio::test]
 async fn an_object_that_kills_its_reader_is_found_out_and_the_others_are_copied() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     // The four objects that are under way at once die together, again and again.
     let hold = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::GetObject));
     for name in ["poison", "innocent 1", "innocent 2", "innocent 3"] {
@@ -267,7 +267,7 @@ async fn an_object_that_kills_its_reader_is_found_out_and_the_others_are_copied(
     doomed.kill().await;
     hold.clear();
     gate.open();
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::GetObject).key("poison"));
     // From now on a daemon that reads the poison dies, and no other.
     let mut doomed = world.daemon().await;

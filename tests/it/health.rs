@@ -1,8 +1,8 @@
 //! An unhealthy replica is isolated: it delays no other, one daemon at a time probes it, and it catches up when it is healthy.
 
-use copyhold_core::domain::{Blocks, Class};
+use copyhold_core::domain::{BreakerScope, FailureClass};
 use copyhold_db::replica::ProbeResult;
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 
 use crate::harness::{World, printed, replica, soon};
 
@@ -169,12 +169,18 @@ async fn what_was_found_out_about_one_opening_changes_no_other() {
         let rows = queue.replica_rows().await.unwrap();
         rows.into_iter().find(|row| row.name == scw).unwrap().breaker
     };
-    assert!(queue.open_breaker(&scw, Blocks::Writing, Class::Full, "full").await.unwrap());
+    assert!(queue.open_breaker(&scw, BreakerScope::Writing, FailureClass::Full, "full").await.unwrap());
     let first = breaker().await.unwrap();
-    assert!(!queue.open_breaker(&scw, Blocks::Writing, Class::Denied, "no").await.unwrap(), "the older one stays");
-    assert!(queue.open_breaker(&scw, Blocks::All, Class::Transient, "away").await.unwrap(), "it blocks more");
+    assert!(
+        !queue.open_breaker(&scw, BreakerScope::Writing, FailureClass::Denied, "no").await.unwrap(),
+        "the older one stays"
+    );
+    assert!(
+        queue.open_breaker(&scw, BreakerScope::All, FailureClass::Transient, "away").await.unwrap(),
+        "it blocks more"
+    );
     let second = breaker().await.unwrap();
-    assert_eq!((second.blocks, second.class), (Blocks::All, Some(Class::Transient)));
+    assert_eq!((second.blocks, second.class), (BreakerScope::All, Some(FailureClass::Transient)));
     assert!(!queue.end_probe(&scw, &first, ProbeResult::Healthy).await.unwrap());
     assert!(!queue.end_probe(&scw, &first, ProbeResult::Unhealthy).await.unwrap());
     world.execute("UPDATE copyhold.replicas SET probe_at = 1 WHERE name = 'scw'").await;
@@ -233,7 +239,7 @@ async fn what_was_under_way_when_the_primary_died_rests_uncounted_and_is_copied_
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
     daemon.until_logged("Copying to wasabi").await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let outage = world.bucket("b2").order(Fault::Hold(gate.clone()), When::always());
     world.upload_many("photo", 50).await;
     soon("objects are being read", gate.holds(4)).await;
@@ -266,7 +272,8 @@ async fn a_target_that_never_answers_takes_no_worker_from_the_others() {
 #[tokio::test]
 async fn a_store_that_an_operator_has_mended_is_tried_at_once_when_it_is_resumed() {
     let world = World::new().await;
-    let opened = world.queue().open_breaker(&replica("scw"), Blocks::Writing, Class::Full, "no room").await;
+    let opened =
+        world.queue().open_breaker(&replica("scw"), BreakerScope::Writing, FailureClass::Full, "no room").await;
     assert!(opened.unwrap());
     let daemon = world.daemon().await;
     daemon.until_logged("Not copying to scw").await;
@@ -300,8 +307,8 @@ async fn status_and_explain_say_which_store_is_not_well_and_why() {
     let open = async |name, blocks, class, message| {
         assert!(queue.open_breaker(&replica(name), blocks, class, message).await.unwrap());
     };
-    open("scw", Blocks::Writing, Class::Full, "target scw: PutObject: 507 \u{1b}[2J").await;
-    open("b2", Blocks::All, Class::Transient, "source b2: GetObject: reset").await;
+    open("scw", BreakerScope::Writing, FailureClass::Full, "target scw: PutObject: 507 \u{1b}[2J").await;
+    open("b2", BreakerScope::All, FailureClass::Transient, "source b2: GetObject: reset").await;
     let status = printed(&world.run(&["status"]).await);
     assert!(status.contains("scw has not been written to for "), "{status}");
     assert!(status.contains("full: target scw: PutObject: 507 \\u{1b}[2J; tried again in "), "{status}");

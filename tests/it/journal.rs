@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use copyhold::worker::{self, Journals};
 use copyhold_core::domain::Lease;
 use copyhold_s3::{
-    copy::{Journal, Part, Shape, Unfinished},
+    copy::{Journal, ResumableUpload, UploadShape, UploadedPart},
     store::{ETag, Md5, UploadId},
 };
 use copyhold_sandbox::postgres::{Cluster, Options};
@@ -15,13 +15,13 @@ use crate::harness::{World, replica, soon};
 
 const PART_BYTES: u64 = 16 << 20;
 
-fn shape() -> Shape {
-    Shape { size_bytes: 3 * PART_BYTES + 1, part_bytes: PART_BYTES, origin: "b2 \"5d41402a\"".into() }
+fn shape() -> UploadShape {
+    UploadShape { size_bytes: 3 * PART_BYTES + 1, part_bytes: PART_BYTES, origin: "b2 \"5d41402a\"".into() }
 }
 
-fn part(number: u32) -> Part {
+fn part(number: u32) -> UploadedPart {
     let byte = u8::try_from(number % 256).unwrap();
-    Part {
+    UploadedPart {
         number,
         etag: ETag::new(format!("\"{number:032x}\"")),
         md5: Md5([byte; 16]),
@@ -46,7 +46,7 @@ async fn leased(world: &World, name: &str) -> Lease {
 }
 
 /// An upload of these parts, all written down.
-async fn remembered(journal: &Arc<dyn Journal>, to: &str, name: &str, parts: &[u32]) -> copyhold_s3::copy::Entry {
+async fn remembered(journal: &Arc<dyn Journal>, to: &str, name: &str, parts: &[u32]) -> copyhold_s3::copy::UploadEntry {
     let entry = journal.intend(&replica(to), &shape()).await;
     journal.began(entry, &upload(name)).await;
     for number in parts {
@@ -67,7 +67,7 @@ async fn the_next_holder_finds_what_the_store_answered_the_one_before() {
     let journal = before.of(&lease);
     // As recorded, in any order, and one of them again with another answer.
     let entry = remembered(&journal, "wasabi", "a/b+c==", &[3, 1, 7]).await;
-    let again = Part { etag: ETag::new("\"again\""), ..part(1) };
+    let again = UploadedPart { etag: ETag::new("\"again\""), ..part(1) };
     journal.part(entry, again.clone());
     let other = remembered(&journal, "scw", "\u{202e}é", &[]).await;
     drop((journal, before));
@@ -75,7 +75,7 @@ async fn the_next_holder_finds_what_the_store_answered_the_one_before() {
 
     let (after, _recorder) = journals(&world);
     let found = after.of(&lease).unfinished().await;
-    let unfinished = |entry, to: &str, name: &str, parts| Unfinished {
+    let unfinished = |entry, to: &str, name: &str, parts| ResumableUpload {
         entry,
         replica: replica(to),
         shape: shape(),
@@ -148,7 +148,7 @@ async fn what_a_store_says_that_cannot_be_kept_keeps_nothing_else_from_being_wri
     let lease = leased(&world, "film").await;
     let (all, _recorder) = journals(&world);
     let journal = all.of(&lease);
-    let odd = Shape { origin: "b2 \0".into(), ..shape() };
+    let odd = UploadShape { origin: "b2 \0".into(), ..shape() };
     let entry = soon("the intent", journal.intend(&replica("wasabi"), &odd)).await;
     for impossible in ["\0".to_owned(), "x".repeat(5_000), String::new()] {
         soon("it is given up", journal.began(entry, &upload(&impossible))).await;
@@ -158,7 +158,7 @@ async fn what_a_store_says_that_cannot_be_kept_keeps_nothing_else_from_being_wri
     for (number, etag) in
         [(1, "\"one\"".to_owned()), (2, "\0".to_owned()), (3, "y".repeat(2_000)), (4, "\"four\"".to_owned())]
     {
-        journal.part(entry, Part { etag: ETag::new(etag), ..part(number) });
+        journal.part(entry, UploadedPart { etag: ETag::new(etag), ..part(number) });
     }
     soon("what can be written is", journal.settle()).await;
     let found = journal.unfinished().await;

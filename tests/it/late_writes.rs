@@ -1,7 +1,7 @@
 //! A store may carry out a write long after its connection is gone: what is recorded meanwhile becomes true again by
 //! itself, and what cannot be hurt by it costs no reading.
 
-use copyhold_sandbox::s3::{Fault, Gate, Op, When, synthetic};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When, synthetic};
 
 use crate::harness::{World, eventually, printed, soon};
 
@@ -13,7 +13,7 @@ const NOTED: &str =
     "SELECT count(*) = 1 AND bool_and(replica = 'wasabi' AND content_hash IS NOT NULL) FROM copyhold.unsettled";
 
 /// The gate opens, the old content lands at wasabi over the new one, and that is found and mended.
-async fn lands_and_is_mended(world: &World, gate: &Gate, old: &[u8], new: &[u8]) {
+async fn lands_and_is_mended(world: &World, gate: &PauseGate, old: &[u8], new: &[u8]) {
     gate.open();
     eventually("the old content lands", async || world.bucket("wasabi").get("photo").unwrap() == old).await;
     assert_eq!(world.value("SELECT wasabi IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");
@@ -28,7 +28,7 @@ async fn lands_and_is_mended(world: &World, gate: &Gate, old: &[u8], new: &[u8])
 #[tokio::test]
 async fn a_put_that_was_not_answered_and_lands_over_a_newer_content_is_found() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("wasabi").order(Fault::CarryOutLate(gate.clone()), When::op(Op::PutObject).next(1));
     let _daemon = world.daemon().await;
     world.upload("photo", "older").await;
@@ -47,7 +47,7 @@ async fn a_put_that_was_not_answered_and_lands_over_a_newer_content_is_found() {
 #[tokio::test]
 async fn a_completion_that_was_not_answered_and_lands_over_a_newer_content_is_found() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let older = synthetic::bytes(11, 0..40 << 20).to_vec();
     world.bucket("wasabi").order(Fault::CarryOutLate(gate.clone()), When::op(Op::CompleteMultipartUpload).next(1));
     let _daemon = world.daemon().await;
@@ -68,7 +68,7 @@ async fn a_completion_that_was_not_answered_and_lands_over_a_newer_content_is_fo
 #[tokio::test]
 async fn an_upload_of_an_older_content_is_gone_before_a_newer_is_sent() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let wasabi = world.bucket("wasabi");
     let [older, newer] = [11, 12].map(|seed| synthetic::bytes(seed, 0..40 << 20).to_vec());
     wasabi.order(Fault::CarryOutLate(gate.clone()), When::op(Op::CompleteMultipartUpload).next(1));
@@ -93,7 +93,7 @@ async fn an_upload_of_an_older_content_is_gone_before_a_newer_is_sent() {
 #[tokio::test]
 async fn a_put_of_a_row_that_was_deleted_and_inserted_again_is_found() {
     let world = World::new().await;
-    let (gate, hold) = (Gate::new(), Gate::new());
+    let (gate, hold) = (PauseGate::new(), PauseGate::new());
     let stores = world.bucket("wasabi");
     stores.order(Fault::CarryOutLate(gate.clone()), When::op(Op::PutObject).next(1));
     // Nothing is reported before the row is deleted.
@@ -122,7 +122,7 @@ async fn a_put_of_a_row_that_was_deleted_and_inserted_again_is_found() {
 #[tokio::test]
 async fn a_put_whose_lease_was_lost_is_noted_though_it_was_answered() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("wasabi").order(Fault::HoldAnswer(gate.clone()), When::op(Op::PutObject).next(1));
     let daemon = world.daemon().await;
     world.upload("photo", "older").await;
@@ -141,7 +141,7 @@ async fn a_put_whose_lease_was_lost_is_noted_though_it_was_answered() {
 async fn an_outage_of_objects_that_do_not_change_costs_no_reading() {
     const OBJECTS: usize = 100;
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let outage = world.bucket("wasabi").order(Fault::CarryOutLate(gate.clone()), When::op(Op::PutObject));
     for i in 0..OBJECTS {
         world.upload(&format!("photo {i}"), format!("bytes {i}")).await;

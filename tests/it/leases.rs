@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold_db::lease::FencedWrite;
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 use rustix::process::Signal;
 
 use crate::harness::{World, key, soon};
@@ -101,7 +101,7 @@ async fn only_one_sweeper_acts_at_a_time() {
 #[tokio::test]
 async fn a_killed_daemons_work_is_taken_over_by_another() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(8));
     for i in 0..8 {
         world.upload(&format!("photo {i}"), format!("bytes {i}")).await;
@@ -123,7 +123,7 @@ async fn a_killed_daemons_work_is_taken_over_by_another() {
 #[tokio::test]
 async fn a_daemon_that_was_stopped_for_longer_than_its_lease_records_nothing_of_it() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let hold = world.bucket("wasabi").order(Fault::HoldAnswer(gate.clone()), When::op(Op::PutObject).next(1));
     world.upload("photo", "old").await;
     let zombie = world.daemon().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold::events::Settings;
-use copyhold_testkit::gap_detector::{Found, Play, play};
+use copyhold_testkit::gap_detector::{GapReport, GapTest, play};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 
 /// So small that a reader that pauses falls out of it.
 const SETTINGS: Settings = Settings { buffer_bytes: 100_000, readers: 100, poll: Duration::from_millis(20) };
-const PLAY: Play = Play {
+const PLAY: GapTest = GapTest {
     writers: 12,
     readers: 20,
     events: 10_000,
@@ -34,7 +34,7 @@ async fn every_reader_gets_every_event_once_and_in_order_however_late_they_are_c
     let world = World::new().await;
     let followed = Followed::of(&world, SETTINGS);
     let found = soon("all is read", play(&writers(&world).await, &followed.log, &PLAY)).await.unwrap();
-    let Found { events, missed, twice_or_out_of_order, wrong, reconnections } = found;
+    let GapReport { events, missed, twice_or_out_of_order, wrong, reconnections } = found;
     assert!(events >= PLAY.events && reconnections > 20, "{events} events, {reconnections} reconnections");
     assert_eq!((missed, twice_or_out_of_order, wrong), (0, 0, 0));
     assert!(followed.log.figures().page_queries > 0);
@@ -47,7 +47,7 @@ async fn without_the_trigger_events_are_lost_and_it_is_noticed() {
     world.execute("DROP TRIGGER log_in_order ON copyhold.log").await;
     let followed = Followed::of(&world, SETTINGS);
     // No commit waits for another now, so that each read of the log comes amid some.
-    let longer = Play { events: 20_000, sleep: 0..=50, ..PLAY };
+    let longer = GapTest { events: 20_000, sleep: 0..=50, ..PLAY };
     let found = soon("all is read", play(&writers(&world).await, &followed.log, &longer)).await.unwrap();
     assert!(found.missed > 0, "{found:?}");
     followed.end().await;

@@ -2,7 +2,7 @@
 
 use copyhold_db::schema::migrate;
 use copyhold_sandbox::postgres::{Cluster, Options};
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 
 use crate::{
     harness::{World, at_least_once, soon},
@@ -39,7 +39,7 @@ async fn daemons_wait_for_a_database_that_becomes_unavailable_and_lose_nothing()
 #[tokio::test]
 async fn a_result_that_was_proven_while_the_database_was_unavailable_is_recorded_when_it_is_back() {
     let (mut cluster, world) = with_own_cluster().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;

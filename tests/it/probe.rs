@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use copyhold_s3::store::{Metadata, Store};
-use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Op, Quirk, When};
+use copyhold_sandbox::s3::{BucketOptions, Fault, Op, PauseGate, Quirk, When};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -359,7 +359,7 @@ async fn a_store_that_falls_ill_in_the_middle_is_cleared_all_the_same() {
 async fn told_to_stop_it_removes_what_it_wrote_and_says_so() {
     let world = with(BucketOptions::versioned()).await;
     let scw = world.bucket("scw");
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     scw.order(Fault::Hold(gate.clone()), When::op(Op::PutObject).skip(8).next(1));
     let mut command = world.program(&["check", "--probe", "--replica", "scw"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

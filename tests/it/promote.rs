@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, process::Stdio};
 
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 use tokio::sync::Mutex;
 
 use crate::harness::{World, eventually, printed, soon};
@@ -174,7 +174,7 @@ async fn it_is_promoted_as_soon_as_nothing_is_missing_any_more() {
     daemon.until_logged("Copying to wasabi").await;
     upload_to(&world, "b2", "first", "bytes").await;
     world.until_copied("first").await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     upload_to(&world, "b2", "photo", "bytes").await;
     soon("its copy is under way", gate.holds(1)).await;

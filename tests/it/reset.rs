@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use copyhold_sandbox::s3::{BucketHandle, Fault, Gate, Op, Synthetic, When};
+use copyhold_sandbox::s3::{BucketHandle, Fault, Op, PauseGate, Synthetic, When};
 
 use crate::harness::{World, eventually, printed, soon};
 
@@ -192,7 +192,7 @@ async fn a_copy_that_was_under_way_to_the_lost_bucket_is_read_once_more() {
     let world = World::new().await;
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("scw").order(Fault::HoldAnswer(gate.clone()), When::op(Op::PutObject).next(1));
     world.upload("photo", "bytes").await;
     soon("it is in the bucket, and no answer has come", gate.holds(1)).await;
@@ -215,7 +215,7 @@ async fn what_was_read_at_the_lost_primary_is_no_proof_for_the_new_one() {
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
     world.bucket("b2").put("photo", "bytes");
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     world.bucket("b2").order(Fault::HoldAnswer(gate.clone()), When::op(Op::GetObject).next(1));

@@ -1,7 +1,7 @@
 //! The operator's commands `explain`, `retry`, `park`, `forget`, `pause` and `resume`.
 
 use copyhold_db::{Database, daemon::Daemon};
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 use serde_json::Value;
 
 use crate::harness::{World, key, printed, soon};
@@ -183,7 +183,7 @@ async fn an_object_that_is_forgotten_stays_in_the_buckets() {
 #[tokio::test]
 async fn an_object_that_is_being_copied_is_forgotten_only_by_force_and_its_holder_records_nothing() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     let daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Class, Failure, Next, Outcome, ReplicaName, Verified};
+use copyhold_core::domain::{Failure, FailureClass, NextAttempt, Outcome, ReplicaName, Verified};
 use copyhold_db::{
     Database,
     lease::{LanePosition, Report},
@@ -186,8 +186,8 @@ async fn what_a_holder_writes_after_the_rules_were_applied_undoes_nothing_of_it(
     assert_eq!(wanted(&world, "p/x").await, "b2,scw");
     let held = "SELECT lock IS NOT NULL FROM copyhold.object_copies";
     assert_eq!(world.value(held).await.unwrap(), "true");
-    let next = Next::After { delay: Duration::ZERO, counted: true };
-    let why = Failure::new(Class::Transient, "reset");
+    let next = NextAttempt::After { delay: Duration::ZERO, counted: true };
+    let why = Failure::new(FailureClass::Transient, "reset");
     let report = |outcome, release| Report {
         key: lease.key.clone(),
         generation: lease.generation,

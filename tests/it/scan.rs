@@ -6,7 +6,7 @@ mod faults;
 
 use std::collections::BTreeSet;
 
-use copyhold_sandbox::s3::{BucketOptions, Generated, Op};
+use copyhold_sandbox::s3::{BucketOptions, GeneratedListing, Op};
 use serde_json::Value;
 
 use crate::harness::{World, bucket, printed, replica};
@@ -226,7 +226,9 @@ async fn keys_that_cannot_be_kept_are_counted_and_one_of_them_is_told() {
 #[tokio::test]
 async fn many_pages_take_no_more_requests_than_they_are() {
     let world = World::new().await;
-    world.s3.create_bucket(&bucket("b2"), BucketOptions::generated(Generated { objects: 7_500, per_folder: 2_500 }));
+    world
+        .s3
+        .create_bucket(&bucket("b2"), BucketOptions::generated(GeneratedListing { objects: 7_500, per_folder: 2_500 }));
     let (code, report) = scanned(&world, &[]).await;
     assert_eq!((code, figures(&report)), (0, [7_500, 7_500, 0, 0, 0]));
     // Three parts of three pages each, and where to cut, and whether that can be.
@@ -238,7 +240,7 @@ async fn many_pages_take_no_more_requests_than_they_are() {
 async fn what_the_application_registers_does_not_wait_behind_what_a_scan_has_found() {
     let world = World::new().await;
     world.insert("before").await;
-    world.s3.create_bucket(&bucket("b2"), BucketOptions::generated(Generated { objects: 500, per_folder: 100 }));
+    world.s3.create_bucket(&bucket("b2"), BucketOptions::generated(GeneratedListing { objects: 500, per_folder: 100 }));
     assert_eq!(scanned(&world, &[]).await.0, 0);
     world.insert("later").await;
     let (queue, daemon) = (world.queue(), world.enlist(60).await);

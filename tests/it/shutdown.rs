@@ -2,8 +2,8 @@
 
 use std::process::Stdio;
 
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
-use copyhold_testkit::proxy::{Proxy, Way};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
+use copyhold_testkit::proxy::{Proxy, Transfer};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -15,7 +15,7 @@ use crate::{
 #[tokio::test]
 async fn the_first_signal_lets_copies_finish_and_claims_no_more() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     world.upload("under way", "bytes").await;
     let mut daemon = world.daemon().await;
@@ -35,7 +35,7 @@ async fn the_first_signal_lets_copies_finish_and_claims_no_more() {
 #[tokio::test]
 async fn what_a_claim_leases_after_the_signal_is_released_at_once_and_not_copied() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
     world.upload("under way", "bytes").await;
     let mut daemon = world.daemon().await;
@@ -66,7 +66,7 @@ async fn what_a_claim_leases_after_the_signal_is_released_at_once_and_not_copied
 #[tokio::test]
 async fn the_second_signal_releases_at_once_and_counts_no_attempt() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject));
     world.upload("photo", "bytes").await;
     let mut daemon = world.daemon().await;
@@ -101,7 +101,7 @@ async fn a_hangup_is_logged_and_changes_nothing() {
 #[tokio::test]
 async fn a_hangup_ends_no_command_that_has_no_terminal() {
     let world = World::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     for key in ["a", "b"] {
         world.bucket("b2").put(key, "bytes");
     }
@@ -138,7 +138,7 @@ async fn a_hangup_ends_no_command_that_has_no_terminal() {
 #[tokio::test]
 async fn what_is_not_finished_within_the_grace_period_is_released() {
     let world = World::with(crate::harness::Begin::Migrated, "[shutdown]\ngrace = \"1s\"\n").await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::UploadPart));
     world.upload("large", vec![7; 20 << 20]).await;
     let mut daemon = world.daemon().await;
@@ -167,13 +167,13 @@ async fn a_database_that_hangs_keeps_no_daemon_from_ending() {
     let proxy = Proxy::before(cluster().await.port()).await;
     let (before, through) = (world.database_url(), proxy.url(&world.database_url()));
     world.rewrite(|text| text.replace(&before, &through));
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject));
     let mut daemon = world.daemon().await;
     daemon.until_logged("Copying to scw").await;
     world.upload("photo", "bytes").await;
     soon("the copy is under way", gate.holds(1)).await;
-    proxy.set(Way::Hole);
+    proxy.set(Transfer::Hole);
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.exit_code().await, Some(0));
     assert!(

@@ -68,7 +68,7 @@ async fn copy(world: &World, lease: Lease, time_limit: TimeLimit) {
         content: lease.content,
         metadata: None,
         primary: None,
-        kept: copyhold_core::domain::Kept::default(),
+        kept: copyhold_core::domain::RecordedSource::default(),
         stated_bytes: lease.size_bytes,
         sources: vec![Source { store: store("b2").await, recorded: true, primary: true }],
         targets: vec![target("wasabi").await, target("scw").await],

@@ -8,7 +8,7 @@ use std::{
 
 use copyhold::sweeper::{AbortScope, OrphanedUploads};
 use copyhold_s3::store::Store;
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -330,7 +330,7 @@ async fn what_cannot_be_aborted_is_tried_more_and_more_rarely() {
 async fn two_daemons_abort_an_upload_once_and_one_that_dies_is_replaced() {
     let world = World::new().await;
     begun(&world, "film", HOUR).await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::AbortMultipartUpload));
     let sweepers = [Sweeper::start(&world).await, Sweeper::start(&world).await];
     soon("one aborts it", gate.holds(1)).await;

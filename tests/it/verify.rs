@@ -3,12 +3,12 @@
 mod command;
 mod metadata;
 
-use copyhold_core::domain::{Class, Failure, Generation};
+use copyhold_core::domain::{Failure, FailureClass, Generation};
 use copyhold_db::{
     lease::FencedWrite,
     object::{FalseRecord, Revocation},
 };
-use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Op, Synthetic, When};
+use copyhold_sandbox::s3::{BucketOptions, Fault, Op, PauseGate, Synthetic, When};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -210,7 +210,7 @@ async fn an_object_without_a_good_copy_is_reported_as_such_and_nothing_of_it_is_
 #[tokio::test]
 async fn an_object_that_is_registered_again_while_it_is_read_is_not_damaged() {
     let world = copied(&["photo"]).await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     world.bucket("wasabi").put("photo", "newer");
     // The second reading of what is other than recorded waits.
     world.bucket("wasabi").order(Fault::HoldAnswer(gate.clone()), When::op(Op::GetObject).skip(1).next(1));
@@ -255,7 +255,7 @@ async fn a_record_is_cleared_only_if_the_row_is_the_one_that_was_checked_and_is_
     world.execute("UPDATE copyhold.object_copies SET scw = 7, due_wasabi = NULL").await;
     let queue = world.queue();
     let object = queue.recorded_of(&[key("photo")]).await.unwrap().remove(0);
-    let why = Failure::new(Class::Gone, "not there");
+    let why = Failure::new(FailureClass::Gone, "not there");
     let refuted = |at| FalseRecord { replica: replica("scw"), recorded_at: at, park: false, why: why.clone() };
     let what =
         |at, generation| Revocation { key: key("photo"), generation, refuted: vec![refuted(at)], park_the_rest: true };

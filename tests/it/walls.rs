@@ -190,9 +190,10 @@ const MAY_USE_IN: &[(&str, Table)] = &[
     (
         "crates/s3",
         &[
-            ("copy", &["core::domain", "core::timer", "store"]),
+            ("copy", &["core::domain", "core::timer", "metrics", "store"]),
             ("settings", &["core::domain", "core::loopback", "core::regular_file", "core::secret"]),
-            ("store", &["core::domain", "core::secret", "settings", "tls::TlsFailure"]),
+            ("metrics", &["core::domain"]),
+            ("store", &["core::domain", "core::secret", "metrics", "settings", "tls::TlsFailure"]),
         ],
     ),
     (

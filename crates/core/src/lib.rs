@@ -1,4 +1,4 @@
-//! The words of Copyhold as types, for all other crates. No I/O of its own, no wall clock; `async` only for sleeping.
+//! Domain types and small helpers that every other crate uses. No wall clock; `async` only for sleeping.
 
 pub mod did_you_mean;
 pub mod domain;

@@ -1,6 +1,6 @@
-//! Reads a small regular file as a whole: configuration, secrets, certificates.
+//! Reads a small file completely: configuration, secrets, certificates.
 //!
-//! It must not hang or fill memory, whatever the path leads to: a FIFO, a device, a folder, a file without end.
+//! It must not hang or fill memory, whatever the path leads to: a FIFO, a device, a folder, an endless file.
 
 use std::{
     fs::{self, File, FileType, OpenOptions},
@@ -19,7 +19,7 @@ const WAITING: &str = "no file that can be read without waiting";
 /// A pipe that the shell has opened for us, `<(command)`, must end within this time.
 const PIPE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Why a file was not read, as the end of a sentence that names it.
+/// Why a file was not read. The message continues a sentence that names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("is {0}")]
@@ -33,7 +33,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// What an operator can do about it.
+    /// Returns what an operator can do about it.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ impl ReadError {
         }
     }
 
-    /// The kind of the system's error; `None`: it is none.
+    /// Returns the kind of the I/O error; `None`: it is not one.
     #[must_use]
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
@@ -58,26 +58,26 @@ impl ReadError {
     }
 }
 
-/// Returns the bytes of the file, which may have `at_most` of them.
+/// Returns the bytes of the file; at most `at_most` of them.
 pub fn read(path: &Path, at_most: u64) -> Result<Vec<u8>, ReadError> {
-    // Looked at before it is opened: opening a FIFO waits for its writer, and opening a device may do anything.
+    // Checked before it is opened: opening a FIFO waits for its writer, and opening a device may do anything.
     let found = fs::metadata(path)?.file_type();
     if found.is_fifo() && is_inherited(path) {
         return read_pipe(path, at_most);
     }
     refuse_special(found)?;
-    // What is in /proc may look like a regular file, and have nothing to read yet: /proc/kmsg for one.
+    // A file in /proc may look regular and have nothing to read yet: /proc/kmsg, for example.
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    // It may have been replaced meanwhile.
+    // The path may lead to another file by now.
     refuse_special(file.metadata()?.file_type())?;
     limited(file, at_most)
 }
 
-/// Sees that a library that reads the file as a whole neither hangs nor fills memory. It opens nothing, so that a pipe keeps
-/// its content; what it cannot look at is for the library to tell.
+/// Checks that a library which reads the whole file neither hangs nor fills memory. It opens nothing, so that a pipe keeps
+/// its content; errors of the file system are left to the library.
 pub fn check(path: &Path, at_most: u64) -> Result<(), ReadError> {
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
-    // Neither waits nor fills memory: /dev/null, by which one says that there is no file, and a folder, which is an error.
+    // Neither hangs nor fills memory: /dev/null, which stands for no file, and a folder, which the library refuses.
     let is_null = || fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == found.rdev());
     if found.is_dir() || (found.file_type().is_char_device() && is_null()) {
         return Ok(());
@@ -118,7 +118,7 @@ fn read_pipe(path: &Path, at_most: u64) -> Result<Vec<u8>, ReadError> {
     let path = path.to_owned();
     std::thread::spawn(move || {
         let bytes = File::open(path).map_err(ReadError::from).and_then(|file| limited(file, at_most));
-        // Nobody waits for it any more if this fails.
+        // Fails only if the receiver has stopped waiting.
         let _ = sender.send(bytes);
     });
     receiver.recv_timeout(PIPE_WITHIN).unwrap_or(Err(ReadError::NeverEnds))
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_regular_file_and_has_nothing_to_read_yet_keeps_nobody_waiting() {
+    fn what_looks_like_a_regular_file_and_has_nothing_to_read_yet_does_not_block() {
         // A pipe whose writer is there and silent, opened as `read` opens files.
         let (reader, _writer) = io::pipe().unwrap();
         let path = format!("/proc/self/fd/{}", reader.as_raw_fd());

@@ -1,4 +1,4 @@
-//! A secret that may be replaced while the process runs. No message here contains anything of a secret.
+//! A secret that may be rotated while the process runs. No message here contains any part of a secret.
 
 use std::{
     fmt,
@@ -10,101 +10,102 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use tracing::{info, warn};
 
-/// A secret, and how to read the one that replaces it.
+/// A secret, and how to read its current value.
 #[derive(Clone)]
 pub struct Secret {
-    /// As it was when the configuration was read.
+    /// The value when the configuration was read.
     first: SecretString,
-    /// `None`: it stands in the configuration or in the environment, where nothing changes.
-    source: Option<Arc<Source>>,
-    /// The file that it was read from, the configuration's own or another.
+    /// `None`: the value is in the configuration or in the environment and does not change.
+    source: Option<Arc<SecretSource>>,
+    /// The file that it was read from: the configuration itself or another.
     kept_in: Option<Arc<Path>>,
 }
 
-/// Reads a secret again. Error: a clause without anything of the secret, whose subject is its file.
-type Read = Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>;
+/// Reads a secret again. Error: a clause whose subject is the file, without any part of the secret.
+type ReadSecret = Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>;
 
-struct Source {
-    /// Of the setting that names it, for messages.
+struct SecretSource {
+    /// The setting that names the file, for messages.
     setting: String,
-    /// Of the file that it is read from.
+    /// The path of the file.
     place: String,
-    read: Read,
-    latest: Mutex<Latest>,
+    read: ReadSecret,
+    latest: Mutex<LatestValue>,
 }
 
-struct Latest {
+struct LatestValue {
     secret: SecretString,
     read_at: Instant,
-    /// Why it could not be read again last; logged once.
+    /// Why the last attempt to read it failed; logged once.
     complaint: Option<String>,
 }
 
-impl Source {
-    fn of(first: &SecretString, setting: String, place: String, read: Read) -> Arc<Self> {
-        let latest = Latest { secret: first.clone(), read_at: Instant::now(), complaint: None };
+impl SecretSource {
+    fn of(first: &SecretString, setting: String, place: String, read: ReadSecret) -> Arc<Self> {
+        let latest = LatestValue { secret: first.clone(), read_at: Instant::now(), complaint: None };
         Arc::new(Self { setting, place, read, latest: Mutex::new(latest) })
     }
 }
 
 impl Secret {
-    /// A secret that `read` reads again, from the file at `place`. Its error continues a sentence that the file begins.
+    /// Makes a secret that `read` reads again from the file at `place`. Its error continues a sentence that begins with
+    /// the file.
     #[must_use]
     pub fn rereadable(
         first: SecretString,
         place: String,
         read: impl Fn() -> Result<SecretString, String> + Send + Sync + 'static,
     ) -> Self {
-        let source = Source::of(&first, String::new(), place, Arc::new(read));
+        let source = SecretSource::of(&first, String::new(), place, Arc::new(read));
         Self { first, source: Some(source), kept_in: None }
     }
 
-    /// The same, and what `check` refuses later is not used.
+    /// Returns the secret with a check: a later value that `check` refuses is not used.
     #[must_use]
     pub fn checked(self, check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) -> Self {
         let source = self.source.map(|source| {
             let read = Arc::clone(&source.read);
             let checked = move || read().and_then(|secret| check(secret.expose_secret()).map(|()| secret));
-            Source::of(&self.first, source.setting.clone(), source.place.clone(), Arc::new(checked))
+            SecretSource::of(&self.first, source.setting.clone(), source.place.clone(), Arc::new(checked))
         });
         Self { first: self.first, source, kept_in: self.kept_in }
     }
 
-    /// The same, and messages about its file name this setting.
+    /// Returns the secret with the name of its setting, for messages about its file.
     #[must_use]
     pub fn named(mut self, setting: &str) -> Self {
-        // Cannot fail: while the configuration is read, nobody else holds it.
+        // Cannot fail: while the configuration is read, there is no other reference to it.
         if let Some(source) = self.source.as_mut().and_then(Arc::get_mut) {
             setting.clone_into(&mut source.setting);
         }
         self
     }
 
-    /// The same, written in the file at `path` itself.
+    /// Returns the secret as one that is written in the file at `path` itself.
     #[must_use]
     pub fn written_in(self, path: &Path) -> Self {
         Self { kept_in: Some(path.into()), ..self }
     }
 
-    /// The file that it was read from; `None`: it came from the environment, or through a pipe.
+    /// Returns the file that it was read from; `None`: it came from the environment or through a pipe.
     #[must_use]
     pub fn kept_in(&self) -> Option<&Path> {
         self.kept_in.as_deref()
     }
 
-    /// Whether it may be another one some day.
+    /// Returns whether the value may change while the process runs.
     #[must_use]
     pub fn may_change(&self) -> bool {
         self.source.is_some()
     }
 
-    /// What its source says now. While that cannot be used, for it is half written: what it said before.
+    /// Reads the current value. While it cannot be read or used (the file is half written), returns the previous one.
     #[must_use]
     pub fn latest(&self) -> SecretString {
         self.latest_within(Duration::ZERO)
     }
 
-    /// The same, or what it said so long ago at most.
+    /// Returns a value that was read at most `age` ago.
     #[must_use]
     pub fn latest_within(&self, age: Duration) -> SecretString {
         let Some(source) = &self.source else { return self.first.clone() };
@@ -135,14 +136,14 @@ impl Secret {
         latest.secret.clone()
     }
 
-    /// Why it could not be read again last, with setting and file; `None`: it could.
+    /// Returns why the last attempt to read it failed, with setting and file; `None`: it succeeded.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
         self.source.as_ref()?.latest.lock().unwrap_or_else(PoisonError::into_inner).complaint.clone()
     }
 }
 
-/// The one that was read with the configuration.
+/// Exposes the value that was read with the configuration.
 impl ExposeSecret<str> for Secret {
     fn expose_secret(&self) -> &str {
         self.first.expose_secret()

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use copyhold_core::domain::{Blocks, Class, Fence, Folds, Generation, Lease, ObjectKey, ReplicaName};
+use copyhold_core::domain::{BreakerScope, FailureClass, Fence, Folds, Generation, Lease, ObjectKey, ReplicaName};
 
 use crate::{
     connections::ReadOnlyServer,
@@ -317,8 +317,8 @@ impl Breakers {
     pub async fn open_breaker(
         &self,
         replica: &ReplicaName,
-        blocks: Blocks,
-        class: Class,
+        blocks: BreakerScope,
+        class: FailureClass,
         message: &str,
     ) -> Result<bool, DatabaseError> {
         self.0.open_breaker(replica, blocks, class, message).await

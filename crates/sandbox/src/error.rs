@@ -54,7 +54,7 @@ impl SandboxError {
 
 /// No place for a folder, with what was tried.
 #[derive(Debug, thiserror::Error)]
-#[error("no folder for temporary files{}\nset TMPDIR to a folder with a short path that everybody may write to", as_list(.0))]
+#[error("no folder for temporary files{}\nset TMPDIR to a folder with a short path that every user may write to", as_list(.0))]
 pub struct NoFolder(pub(crate) Vec<(PathBuf, String)>);
 
 fn as_list(tried: &[(PathBuf, String)]) -> impl fmt::Display + '_ {

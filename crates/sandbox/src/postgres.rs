@@ -28,8 +28,8 @@ use tokio::{
 pub use super::error::SandboxError;
 
 use super::{
-    account::Account,
-    guardian::{End, Guardian},
+    process_guard::{End, ProcessGuard},
+    system_user::SystemUser,
 };
 use binaries::Binaries;
 
@@ -39,13 +39,13 @@ const PROGRAM: &str = "postgres";
 const SUPERUSER: &str = "postgres";
 /// Recovery after a kill included.
 const START_MAY_TAKE: Duration = Duration::from_mins(2);
-/// Ports are found by asking for a free one, which somebody else may take before the server does.
+/// Ports are found by asking for a free one, which another process may take before the server does.
 const PORTS_TO_TRY: usize = 5;
 
 /// How a cluster is to be. The default is as PostgreSQL ships: durable, 100 connections.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `false`: no fsync and no full pages. For tests, whose data nobody misses after a failure of the machine.
+    /// `false`: no fsync and no full pages. For tests, whose data need not survive a failure of the machine.
     /// Commits stay synchronous: tests kill the server and go on with what was committed.
     pub durable: bool,
     pub max_connections: u16,
@@ -79,12 +79,12 @@ impl Options {
     }
 }
 
-/// A running cluster. Dropped without [`Cluster::stop`], it vanishes as well, but nobody waits for it.
+/// A running cluster. Dropped without [`Cluster::stop`], it also ends, but the drop does not wait for that.
 #[derive(Debug)]
 pub struct Cluster {
     binaries: Binaries,
-    account: Option<Account>,
-    guardian: Guardian,
+    account: Option<SystemUser>,
+    guardian: ProcessGuard,
     /// `None` after [`Cluster::kill_server`].
     server: Option<Child>,
     port: u16,
@@ -96,8 +96,8 @@ impl Cluster {
     /// Creates a cluster and starts its server; takes about a second.
     pub async fn start(options: Options) -> Result<Self, SandboxError> {
         let binaries = Binaries::find().await?;
-        let account = Account::if_root()?;
-        let guardian = Guardian::start(options.parent.as_deref(), "copyhold-pg", account.as_ref()).await?;
+        let account = SystemUser::if_root()?;
+        let guardian = ProcessGuard::start(options.parent.as_deref(), "copyhold-pg", account.as_ref()).await?;
         let mut cluster = Self {
             binaries,
             account,
@@ -109,7 +109,7 @@ impl Cluster {
         };
         cluster.create().await?;
         cluster.start_on_some_port(options.port).await?;
-        // Until now nobody could come in over TCP. The password is hexadecimal: no quoting.
+        // Until now TCP connections were refused. The password is hexadecimal: no quoting.
         cluster.execute(format!("ALTER ROLE {SUPERUSER} PASSWORD '{}'", cluster.password)).await?;
         Ok(cluster)
     }
@@ -140,7 +140,7 @@ impl Cluster {
         self.guardian.folder()
     }
 
-    /// Creates a database, as a copy of another one to which nobody is connected if `template` is given.
+    /// Creates a database, as a copy of `template` if given, which must have no connections.
     pub async fn create_database(&self, name: &str, template: Option<&str>) -> Result<(), SandboxError> {
         let template = template.unwrap_or("template0");
         self.execute(format!("CREATE DATABASE {} TEMPLATE {}", quoted(name), quoted(template))).await
@@ -179,13 +179,13 @@ impl Cluster {
         self.guardian.dismiss().await.map_err(SandboxError::process("the sandbox's guardian"))
     }
 
-    /// The last lines of the server's log, for whoever wonders why.
+    /// Returns the last lines of the server's log, for error messages.
     pub fn log_tail(&self) -> String {
         self.guardian.log_tail(PROGRAM)
     }
 
     async fn create(&mut self) -> Result<(), SandboxError> {
-        // Trust is for the socket alone, in a folder that only its owner enters. Over TCP, whoever is on
+        // Trust is for the socket alone, in a folder that only its owner enters. Over TCP, any user on
         // this machine could become superuser and run programs in our name. Sent plainly, a password
         // costs less per connection than SCRAM, and nothing on loopback overhears it.
         let data = self.folder().join("data");

@@ -22,7 +22,7 @@ use tokio::{
 
 /// What is played.
 #[derive(Debug, Clone)]
-pub struct Play {
+pub struct GapTest {
     pub writers: usize,
     pub readers: usize,
     /// At least so many.
@@ -38,7 +38,7 @@ pub struct Play {
 
 /// What came of it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct GapReport {
     pub events: i64,
     /// Over all readers.
     pub missed: i64,
@@ -50,7 +50,7 @@ pub struct Found {
 
 /// What a reader has got.
 #[derive(Debug, Default)]
-struct Got {
+struct ReaderLog {
     last: i64,
     count: i64,
     sum: i64,
@@ -58,14 +58,14 @@ struct Got {
     reconnections: u64,
 }
 
-pub async fn play(pool: &PgPool, log: &Log, play: &Play) -> anyhow::Result<Found> {
+pub async fn play(pool: &PgPool, log: &Log, play: &GapTest) -> anyhow::Result<GapReport> {
     let (target, end) = watch::channel(None);
     let begun = Arc::new(Barrier::new(play.readers + 1));
     let mut readers = JoinSet::new();
     for _ in 0..play.readers {
         readers.spawn(read(log.clone(), Arc::clone(&begun), end.clone(), play.clone()));
     }
-    // What is written before anybody reads could not be missed.
+    // Events written before the first reader starts could not be missed.
     begun.wait().await;
     let left = Arc::new(AtomicI64::new(play.events));
     let mut writers = JoinSet::new();
@@ -78,7 +78,7 @@ pub async fn play(pool: &PgPool, log: &Log, play: &Play) -> anyhow::Result<Found
     let all = "SELECT count(*), max(id), sum(id)::bigint FROM copyhold.log";
     let (events, last, sum): (i64, i64, i64) = sqlx::query_as(all).fetch_one(pool).await?;
     target.send_replace(Some(last));
-    let mut found = Found { events, ..Found::default() };
+    let mut found = GapReport { events, ..GapReport::default() };
     while let Some(got) = readers.join_next().await {
         let got = got??;
         found.missed += events - got.count;
@@ -89,7 +89,7 @@ pub async fn play(pool: &PgPool, log: &Log, play: &Play) -> anyhow::Result<Found
     Ok(found)
 }
 
-async fn write(pool: PgPool, writer: usize, left: Arc<AtomicI64>, play: Play) -> anyhow::Result<()> {
+async fn write(pool: PgPool, writer: usize, left: Arc<AtomicI64>, play: GapTest) -> anyhow::Result<()> {
     let append = "SELECT copyhold.append_log(ARRAY(
         SELECT jsonb_build_object('kind', 'door.opened', 'writer', $1, 'n', n) FROM generate_series(1, $2) n))";
     loop {
@@ -114,8 +114,13 @@ async fn write(pool: PgPool, writer: usize, left: Arc<AtomicI64>, play: Play) ->
     }
 }
 
-async fn read(log: Log, begun: Arc<Barrier>, mut end: watch::Receiver<Option<i64>>, play: Play) -> anyhow::Result<Got> {
-    let mut got = Got::default();
+async fn read(
+    log: Log,
+    begun: Arc<Barrier>,
+    mut end: watch::Receiver<Option<i64>>,
+    play: GapTest,
+) -> anyhow::Result<ReaderLog> {
+    let mut got = ReaderLog::default();
     let mut cursor = Cursor::BEGINNING;
     let mut first = log.reader(Start::After(cursor), Filter::default())?;
     if let Err(end) = first.begin().await {
@@ -140,8 +145,8 @@ async fn read(log: Log, begun: Arc<Barrier>, mut end: watch::Receiver<Option<i64
 async fn follow(
     reader: &mut Reader,
     end: &mut watch::Receiver<Option<i64>>,
-    play: &Play,
-    got: &mut Got,
+    play: &GapTest,
+    got: &mut ReaderLog,
 ) -> anyhow::Result<bool> {
     loop {
         if end.borrow_and_update().is_some_and(|end| got.last >= end) {
@@ -172,7 +177,7 @@ async fn follow(
     }
 }
 
-async fn pause(play: &Play) {
+async fn pause(play: &GapTest) {
     let share = rand::rng().random_range(0.0..1.0);
     tokio::time::sleep(play.pause.mul_f64(share)).await;
 }

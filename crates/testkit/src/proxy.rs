@@ -17,9 +17,9 @@ use tokio::{
 
 /// What becomes of bytes that arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Transfer {
     Pass,
-    /// Nothing arrives, and nobody is told; new connections are made, and get no answer.
+    /// Nothing arrives, without an error; new connections are accepted, and get no answer.
     Hole,
     /// Each piece takes so long.
     Slow(Duration),
@@ -27,7 +27,7 @@ pub enum Way {
 
 /// How a message from PostgreSQL is broken, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Garbled {
+pub enum BrokenMessage {
     /// A row's first value claims to be longer than its message.
     ValueLength,
     /// A row claims more columns than it has.
@@ -42,7 +42,7 @@ pub enum Garbled {
     Length,
 }
 
-impl Garbled {
+impl BrokenMessage {
     pub const ALL: [Self; 6] =
         [Self::ValueLength, Self::Columns, Self::Cut, Self::ShortValue, Self::Kind, Self::Length];
 
@@ -88,22 +88,22 @@ impl Garbled {
 /// Stands before a server on this machine. Its connections end with it.
 pub struct Proxy {
     address: SocketAddr,
-    way: watch::Sender<Way>,
+    way: watch::Sender<Transfer>,
     resets: watch::Sender<u64>,
     /// The next message that is broken.
-    garbles: Garbles,
+    garbles: BreakRules,
 }
 
-type Garbles = Arc<Mutex<Option<Garbled>>>;
+type BreakRules = Arc<Mutex<Option<BrokenMessage>>>;
 
 impl Proxy {
     /// Before whatever listens on that port.
     pub async fn before(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (way, resets) = (watch::Sender::new(Way::Pass), watch::Sender::new(0));
+        let (way, resets) = (watch::Sender::new(Transfer::Pass), watch::Sender::new(0));
         let (ways, all_resets) = (way.subscribe(), resets.subscribe());
-        let garbles = Garbles::default();
+        let garbles = BreakRules::default();
         let orders = Arc::clone(&garbles);
         tokio::spawn(async move {
             let mut gone = ways.clone();
@@ -126,12 +126,12 @@ impl Proxy {
         url.to_string()
     }
 
-    pub fn set(&self, way: Way) {
+    pub fn set(&self, way: Transfer) {
         self.way.send_replace(way);
     }
 
     /// Breaks the next row that a server sends.
-    pub fn garble(&self, how: Garbled) {
+    pub fn garble(&self, how: BrokenMessage) {
         *self.garbles.lock().unwrap() = Some(how);
     }
 
@@ -146,22 +146,22 @@ impl Proxy {
     }
 }
 
-async fn until_dropped(way: &mut watch::Receiver<Way>) {
+async fn until_dropped(way: &mut watch::Receiver<Transfer>) {
     while way.changed().await.is_ok() {}
 }
 
 async fn carry(
     client: TcpStream,
     port: u16,
-    way: watch::Receiver<Way>,
+    way: watch::Receiver<Transfer>,
     mut resets: watch::Receiver<u64>,
-    garbles: Garbles,
+    garbles: BreakRules,
 ) {
     resets.mark_unchanged();
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let mut up = tokio::spawn(pump(from_client, to_server, way.clone(), Garbles::default()));
+    let mut up = tokio::spawn(pump(from_client, to_server, way.clone(), BreakRules::default()));
     let mut down = tokio::spawn(pump(from_server, to_client, way, garbles));
     tokio::select! {
         _ = &mut up => down.abort(),
@@ -176,8 +176,13 @@ async fn carry(
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::Receiver<Way>, garbles: Garbles) {
-    // However the connection ends here, whoever is on the other side learns it by a reset.
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut way: watch::Receiver<Transfer>,
+    garbles: BreakRules,
+) {
+    // However the connection ends here, the other side gets a reset.
     let _ = from.as_ref().set_zero_linger();
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -185,12 +190,12 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::R
         loop {
             let now = *way.borrow_and_update();
             match now {
-                Way::Pass => break,
-                Way::Slow(pause) => {
+                Transfer::Pass => break,
+                Transfer::Slow(pause) => {
                     tokio::time::sleep(pause).await;
                     break;
                 }
-                Way::Hole => {
+                Transfer::Hole => {
                     if way.changed().await.is_err() {
                         return;
                     }

@@ -1,6 +1,6 @@
-//! Why a TLS handshake failed, in words that an operator understands.
+//! Explains TLS handshake failures to an operator.
 //!
-//! It knows neither stores nor PostgreSQL: the caller says whom it spoke to and which authorities it trusts.
+//! It knows neither stores nor PostgreSQL: the caller names its peer and the authorities that it trusts.
 
 use std::{
     error::Error,
@@ -13,14 +13,14 @@ use rustls::{CertificateError, pki_types::UnixTime};
 /// What is wrong with a peer's certificate, or with TLS itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsFailure {
-    /// Nobody whom we trust has issued it.
+    /// None of the trusted authorities has issued it.
     UnknownIssuer,
-    /// In a clause whose subject is the peer.
+    /// Any other failure, as a clause whose subject is the peer.
     Other(String),
 }
 
 impl TlsFailure {
-    /// Returns what the error says of TLS; `None`: it is another error.
+    /// Returns the TLS failure in the error's chain; `None`: there is none.
     #[must_use]
     pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
         Some(Self::of_rustls(find(error)?))
@@ -29,7 +29,7 @@ impl TlsFailure {
     fn of_rustls(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(error) => Self::of_certificate(error),
-            // What came was not TLS: plain HTTP, or another protocol.
+            // The peer speaks plain HTTP or another protocol.
             rustls::Error::InvalidMessage(_) => Self::Other("does not speak TLS there".to_owned()),
             rustls::Error::AlertReceived(alert) => Self::Other(format!("ends the handshake: {alert:?}")),
             other => Self::Other(format!("cannot be spoken to over TLS: {other}")),
@@ -75,7 +75,7 @@ impl TlsFailure {
     }
 }
 
-/// The first error of rustls in the chain, also inside of `io::Error`s, whose `source` passes over it.
+/// Returns the first rustls error in the chain, also inside of an `io::Error`, whose `source` skips it.
 fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     std::iter::successors(Some(error), |&error| {
         let payload = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

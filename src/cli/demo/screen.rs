@@ -6,7 +6,7 @@ use std::{
 };
 
 use copyhold_core::domain::visible_line;
-use copyhold_sandbox::demo::{Audience, Progress, Summary};
+use copyhold_sandbox::demo::{Progress, ProgressDisplay, Summary};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::text;
@@ -71,7 +71,7 @@ impl Screen {
     }
 }
 
-impl Audience for Screen {
+impl ProgressDisplay for Screen {
     fn say(&self, what: &str) {
         self.line(&format!("{:>6.1}s  {what}", self.begun.elapsed().as_secs_f64()));
     }

@@ -3,7 +3,7 @@
 use std::io;
 
 use anyhow::{Context as _, bail};
-use copyhold_core::domain::documents;
+use copyhold_core::domain::split_events;
 use serde::Deserialize;
 
 use super::{
@@ -43,9 +43,9 @@ pub(super) async fn run(config: impl Fn() -> Result<Config, ConfigErrors>, args:
 
 /// By SQL: needs no daemon that runs, and no token.
 async fn append(config: &Config, text: &str) -> anyhow::Result<u64> {
-    let documents = documents(text)?;
+    let split_events = split_events(text)?;
     let (queue, pools) = queue(config)?;
-    let appended = queue.append_events(&documents).await;
+    let appended = queue.append_events(&split_events).await;
     pools.close().await;
     match appended {
         Ok(appended) => Ok(appended),

@@ -1,6 +1,6 @@
 //! `status` as text: one sentence a line, and the tables between them.
 
-use copyhold_core::domain::Blocks;
+use copyhold_core::domain::BreakerScope;
 use copyhold_db::{
     log::LogStatus,
     replica::{CHANGES_AT_MOST, CHANGES_WITHIN},
@@ -194,7 +194,7 @@ fn not_listening(daemon: &DaemonStatus) -> Option<String> {
 
 /// `scw has not been used for 3m 2s: denied: …; tried again in 12s, 4 probes have failed`
 fn unhealthy(replica: &str, breaker: &BreakerStatus) -> String {
-    let what = if breaker.blocks == Blocks::Writing.as_str() { "written to" } else { "used" };
+    let what = if breaker.blocks == BreakerScope::Writing.as_str() { "written to" } else { "used" };
     let next = if breaker.next_probe_seconds > 0.0 {
         format!("tried again in {}", age(Some(breaker.next_probe_seconds)))
     } else {

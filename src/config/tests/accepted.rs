@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use super::*;
-use crate::config::{Credentials, Facts, LogFormat, Provider, UnregisteredChanges};
+use crate::config::{Credentials, LogFormat, Provider, StoreOverrides, UnregisteredChanges};
 
 /// Every file in `config/`, with a value for each variable that it names.
 #[test]
@@ -48,7 +48,7 @@ fn what_is_not_set_has_the_documented_default() {
 fn a_provider_is_known_by_its_endpoint_and_what_the_operator_says_of_it_counts_more() {
     let config = Case::of(LEAST).config();
     assert_eq!(config.replicas.iter().map(|r| r.provider).collect::<Vec<_>>(), [Provider::Generic, Provider::Wasabi]);
-    assert_eq!(config.replicas[0].facts, Facts::default());
+    assert_eq!(config.replicas[0].facts, StoreOverrides::default());
     let told = "credentials = \"ambient\"\nprovider = \"garage\"\nmax_parts = 900\nmax_put = \"100MiB\"\n\
                 max_object = \"5TB\"\nmax_key_bytes = 960\nchecks_md5 = false\nmd5_etags = true\n\
                 altered_metadata = \"accept\"\n\
@@ -56,7 +56,7 @@ fn a_provider_is_known_by_its_endpoint_and_what_the_operator_says_of_it_counts_m
     let config = Case::least_with("credentials = \"ambient\"", told).config();
     let wasabi = &config.replicas[1];
     assert_eq!(wasabi.provider, Provider::Garage);
-    let facts = Facts {
+    let facts = StoreOverrides {
         max_parts: Some(900),
         max_put_bytes: Some(100 << 20),
         max_object_bytes: Some(5_000_000_000_000),

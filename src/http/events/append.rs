@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use copyhold_core::domain::{NoEvents, documents};
+use copyhold_core::domain::{InvalidEvents, split_events};
 use copyhold_db::{DatabaseError, connections::LogThrottle};
 use serde_json::json;
 use tracing::warn;
@@ -23,15 +23,15 @@ pub(in crate::http) async fn append(
 ) -> Result<Response, ErrorResponse> {
     state.auth.may_append(&headers)?;
     let body = state.write_limits.read(&headers, body, "events").await?;
-    let documents = documents(body.text()?).map_err(|why| {
+    let split_events = split_events(body.text()?).map_err(|why| {
         let status = match why {
-            NoEvents::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            NoEvents::NotJson(_) | NoEvents::Empty => StatusCode::BAD_REQUEST,
+            InvalidEvents::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            InvalidEvents::NotJson(_) | InvalidEvents::Empty => StatusCode::BAD_REQUEST,
         };
         ErrorResponse::new(status, why.to_string())
     })?;
     let _permit = state.write_limits.statement_permit().await;
-    let appended = state.queue.append_events(&documents).await.map_err(|error| error_response(&error))?;
+    let appended = state.queue.append_events(&split_events).await.map_err(|error| error_response(&error))?;
     AWAY.is_over();
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "appended": appended }))).into_response())
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use copyhold_core::domain::{Class, Failure, Fence, Next, ObjectKey, Outcome, ReplicaName, escaped};
+use copyhold_core::domain::{Failure, FailureClass, Fence, NextAttempt, ObjectKey, Outcome, ReplicaName, escaped};
 use copyhold_db::{
     Database, DatabaseError,
     connections::LogThrottle,
@@ -303,8 +303,9 @@ fn apart((of, mut waiting): (ReportId, QueuedReport)) -> (ReportId, QueuedReport
 /// That all of it failed, because PostgreSQL refuses what it says. Writes whose end was not seen are noted all the same.
 fn failed(report: &Report, reason: &str) -> Report {
     let failed = |(replica, _): &(ReplicaName, Outcome)| {
-        let why = Failure::new(Class::Misconfigured, format!("PostgreSQL refuses to record the result: {reason}"));
-        (replica.clone(), Outcome::Failed { next: Next::After { delay: REFUSED_FOR, counted: true }, why })
+        let why =
+            Failure::new(FailureClass::Misconfigured, format!("PostgreSQL refuses to record the result: {reason}"));
+        (replica.clone(), Outcome::Failed { next: NextAttempt::After { delay: REFUSED_FOR, counted: true }, why })
     };
     Report {
         outcomes: report.outcomes.iter().map(failed).collect(),

@@ -1,7 +1,8 @@
 //! Decides what becomes of a content at the primary that no program registered.
 
 use copyhold_core::domain::{
-    Attempt, Class, Content, Failure, Kept, Lease, Next, ReplicaName, SourceReading, next_try,
+    AttemptContext, Content, Failure, FailureClass, Lease, NextAttempt, RecordedSource, ReplicaName, SourceReading,
+    next_attempt,
 };
 use copyhold_db::{
     Database,
@@ -88,7 +89,7 @@ impl ContentChanges {
             if with.park { "its copies are parked, because it changes all the time" } else { "it is copied anew" };
         warn!(object.key = %key, replica.id = %from, in_a_row = with.in_a_row, "{key} was changed at {from} without being registered: a new generation begins, {next}");
         for target in lease.targets().filter(|r| r.replica != *from) {
-            metrics::failed(&target.replica, Class::Changed);
+            metrics::failed(&target.replica, FailureClass::Changed);
         }
         self.wake_claimer.wake();
         true
@@ -99,8 +100,8 @@ impl ContentChanges {
     /// Where nothing is kept of that reading, in rows from before that was kept, or because a daemon has written the object
     /// there, the time of the record is asked for.
     /// Without an answer another content there is judged as if nothing were known.
-    pub(super) async fn kept(&self, lease: &Lease, primary: &ReplicaName) -> Kept {
-        let mut kept = Kept { reading: lease.source.clone(), recorded_us: None };
+    pub(super) async fn kept(&self, lease: &Lease, primary: &ReplicaName) -> RecordedSource {
+        let mut kept = RecordedSource { reading: lease.source.clone(), recorded_us: None };
         let is_dated = |reading: &SourceReading| reading.replica != *primary || reading.modified_us.is_some();
         if lease.content.is_some()
             && !kept.reading.as_ref().is_some_and(is_dated)
@@ -116,10 +117,10 @@ impl ContentChanges {
 /// How often in a row decides, as for every other failure, whether it is tried again.
 fn unregistered(lease: &Lease, from: &ReplicaName, content: Content, said: SourceReading) -> UnregisteredChange {
     let message = format!("it was changed at {from} without being registered");
-    let why = Failure::new(Class::Changed, message.clone());
+    let why = Failure::new(FailureClass::Changed, message.clone());
     let priors = lease.replicas.iter().filter_map(|r| r.prior);
-    let before = priors.filter(|p| p.class == Some(Class::Changed)).map(|p| p.attempts).max().unwrap_or(0);
-    let attempt = Attempt { before, age: lease.age, others_succeed: false, jitter: rand::rng().random() };
-    let park = next_try(&why, attempt) == Next::Parked;
+    let before = priors.filter(|p| p.class == Some(FailureClass::Changed)).map(|p| p.attempts).max().unwrap_or(0);
+    let attempt = AttemptContext { before, age: lease.age, others_succeed: false, jitter: rand::rng().random() };
+    let park = next_attempt(&why, attempt) == NextAttempt::Parked;
     UnregisteredChange { from: from.clone(), content, said, in_a_row: before + 1, park, message }
 }

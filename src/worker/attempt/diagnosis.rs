@@ -1,7 +1,7 @@
 //! Finds out what a step of a copy means. That takes a moment only where a store may be at fault.
 
-use copyhold_core::domain::{Class, Failure, Lease, ReplicaName, Role, Scope, TRIES};
-use copyhold_s3::copy::Step;
+use copyhold_core::domain::{Direction, Failure, FailureClass, FailureScope, Lease, MAX_ATTEMPTS, ReplicaName};
+use copyhold_s3::copy::CopyStep;
 
 use super::{folded_keys, task::Runner};
 use crate::worker::replica::{Diagnosis, FailedObject, ProbeCopy, ProbeCopyResult};
@@ -11,22 +11,24 @@ impl Runner {
         &self,
         lease: &Lease,
         probe_copy: Option<&ProbeCopy>,
-        step: Step,
-    ) -> (Step, Diagnosis) {
+        step: CopyStep,
+    ) -> (CopyStep, Diagnosis) {
         let diagnosis = match &step {
-            Step::Opened { .. }
-            | Step::Described { .. }
-            | Step::Lacks { .. }
-            | Step::Kept { .. }
-            | Step::WriteBegun { .. }
-            | Step::WriteEnded { .. } => Diagnosis::UNATTRIBUTED,
+            CopyStep::Opened { .. }
+            | CopyStep::Described { .. }
+            | CopyStep::Lacks { .. }
+            | CopyStep::Kept { .. }
+            | CopyStep::WriteBegun { .. }
+            | CopyStep::WriteEnded { .. } => Diagnosis::UNATTRIBUTED,
             // The store could be read, whatever the bytes were.
-            Step::Read { from, .. } | Step::Changed { from, .. } | Step::Stale { replica: from, .. } => {
-                self.health.record_success(from, Role::Source, &lease.key);
+            CopyStep::Read { from, .. } | CopyStep::Changed { from, .. } | CopyStep::Stale { replica: from, .. } => {
+                self.health.record_success(from, Direction::Read, &lease.key);
                 Diagnosis::UNATTRIBUTED
             }
-            Step::SourceFailed { replica, why } => self.diagnose(lease, replica, Role::Source, replica, why).await,
-            Step::Target { replica, result } => {
+            CopyStep::SourceFailed { replica, why } => {
+                self.diagnose(lease, replica, Direction::Read, replica, why).await
+            }
+            CopyStep::Target { replica, result } => {
                 self.diagnose_target(lease, probe_copy, replica, result.as_ref().err()).await
             }
         };
@@ -44,20 +46,21 @@ impl Runner {
         if let Some(probe_copy) = probe_copy {
             probe_copy.ended(match failure {
                 None => Some(ProbeCopyResult::Succeeded),
-                Some(why) => (why.source.is_none() && why.scope != Scope::Object).then_some(ProbeCopyResult::Failed),
+                Some(why) => (why.failed_source.is_none() && why.scope != FailureScope::Object)
+                    .then_some(ProbeCopyResult::Failed),
             });
         }
         let Some(why) = failure else {
-            self.health.record_success(target, Role::Target, &lease.key);
+            self.health.record_success(target, Direction::Write, &lease.key);
             return Diagnosis::UNATTRIBUTED;
         };
         if !self.folded_keys().part_from_other(lease, target).await {
             return Diagnosis::Store { rest: folded_keys::REST };
         }
-        match &why.source {
-            Some(source) => self.diagnose(lease, source, Role::Source, target, why).await,
+        match &why.failed_source {
+            Some(source) => self.diagnose(lease, source, Direction::Read, target, why).await,
             None if probe_copy.is_some_and(|probe_copy| probe_copy.charges) => Diagnosis::UNATTRIBUTED,
-            None => self.diagnose(lease, target, Role::Target, target, why).await,
+            None => self.diagnose(lease, target, Direction::Write, target, why).await,
         }
     }
 
@@ -66,21 +69,21 @@ impl Runner {
         &self,
         lease: &Lease,
         at: &ReplicaName,
-        role: Role,
+        role: Direction,
         target: &ReplicaName,
         why: &Failure,
     ) -> Diagnosis {
         let prior = |name: &ReplicaName| lease.replicas.iter().find(|r| r.replica == *name).and_then(|r| r.prior);
         // A failure of a source is on record at each target that was due.
         let first = match role {
-            Role::Target => prior(at).is_none(),
-            Role::Source => lease.targets().any(|r| r.prior.is_none()),
+            Direction::Write => prior(at).is_none(),
+            Direction::Read => lease.targets().any(|r| r.prior.is_none()),
         };
         let diagnosis = self.health.diagnose(at, role, FailedObject { key: &lease.key, first, why }).await;
         match (diagnosis, prior(target)) {
             // The copy may be parked. Then it matters since when it fails.
             (Diagnosis::Object { others: Some(ago), .. }, Some(prior))
-                if prior.class == Some(why.class) && prior.attempts + 1 >= TRIES && parks_beside_others(why) =>
+                if prior.class == Some(why.class) && prior.attempts + 1 >= MAX_ATTEMPTS && parks_beside_others(why) =>
             {
                 let failing_for = self.queue.failing_for(&lease.key, target, lease.generation).await;
                 let failing_for = failing_for.ok().flatten().unwrap_or_default();
@@ -93,5 +96,5 @@ impl Runner {
 
 /// Whether a failure of this class parks an object only where others succeed.
 fn parks_beside_others(why: &Failure) -> bool {
-    matches!(why.class, Class::Denied | Class::Misconfigured | Class::Full | Class::Refused)
+    matches!(why.class, FailureClass::Denied | FailureClass::Misconfigured | FailureClass::Full | FailureClass::Refused)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Class, Failure, Folds, Lease, Next, ObjectKey, Outcome, ReplicaName};
+use copyhold_core::domain::{Failure, FailureClass, Folds, Lease, NextAttempt, ObjectKey, Outcome, ReplicaName};
 use copyhold_db::{
     Database, DatabaseError,
     lease::FencedWrite,
@@ -61,13 +61,13 @@ impl FoldedKeys<'_> {
             Ok((twins, _)) if twins.is_empty() => None,
             Ok((twins, true)) => {
                 let others: Vec<_> = twins.iter().map(|twin| &twin.key).collect();
-                Some(Outcome::Failed { next: Next::Parked, why: is_one(replica, key, &others) })
+                Some(Outcome::Failed { next: NextAttempt::Parked, why: is_one(replica, key, &others) })
             }
-            Ok((_, false)) => Some(Outcome::Rests { delay: REST }),
+            Ok((_, false)) => Some(Outcome::Deferred { delay: REST }),
             Err(error) => {
                 metrics::database_error("object::key_twins");
                 warn!(object.key = %key, error = %error, "Could not query whether {replica}, which folds keys, keeps another object as {key}; not copying it there for now");
-                Some(Outcome::Rests { delay: REST })
+                Some(Outcome::Deferred { delay: REST })
             }
         }
     }
@@ -76,9 +76,9 @@ impl FoldedKeys<'_> {
     /// be this object's bytes.
     async fn judge_kept_as(&self, lease: &Lease, store: &Store, kept_as: &KeptAs) -> Outcome {
         if self.is_parted(&lease.key, store, kept_as).await {
-            Outcome::Failed { next: Next::Parked, why: kept_as_another(store, &lease.key, &kept_as.other) }
+            Outcome::Failed { next: NextAttempt::Parked, why: kept_as_another(store, &lease.key, &kept_as.other) }
         } else {
-            Outcome::Rests { delay: REST }
+            Outcome::Deferred { delay: REST }
         }
     }
 
@@ -157,7 +157,7 @@ fn is_one(replica: &ReplicaName, key: &ObjectKey, others: &[&ObjectKey]) -> Fail
          keeps such keys apart",
         shown(key)
     );
-    Failure::new(Class::Refused, format!("target {replica}: {what}"))
+    Failure::new(FailureClass::Refused, format!("target {replica}: {what}"))
 }
 
 /// In ASCII, or twins would look alike.

@@ -111,13 +111,13 @@ impl HeldLeases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use copyhold_core::domain::Arrival;
+    use copyhold_core::domain::RegistrationOrder;
 
     const FENCE: Fence = Fence(7);
 
     fn lease() -> Lease {
         Lease {
-            arrival: Arrival(1),
+            registration_order: RegistrationOrder(1),
             key: ObjectKey::new("a").unwrap(),
             generation: Generation(1),
             fence: FENCE,

@@ -16,7 +16,7 @@ use copyhold_db::{
     lease::{StoredPart, UnfinishedUpload, UploadIntent},
 };
 use copyhold_s3::{
-    copy::{Entry, Journal, Older, Part, Shape, Unfinished},
+    copy::{Journal, OlderUpload, ResumableUpload, UploadEntry, UploadShape, UploadedPart},
     store::{ETag, Md5, UploadId},
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -125,7 +125,7 @@ struct LeaseJournal {
 }
 
 impl Journal for LeaseJournal {
-    fn unfinished(&self) -> BoxFuture<'_, Vec<Unfinished>> {
+    fn unfinished(&self) -> BoxFuture<'_, Vec<ResumableUpload>> {
         async {
             let ask = || self.journals.queue.unfinished_uploads(&self.key, self.generation);
             let asked = self.journals.keep_trying("look for unfinished uploads", "lease::unfinished_uploads", ask);
@@ -140,13 +140,13 @@ impl Journal for LeaseJournal {
         .boxed()
     }
 
-    fn older(&self) -> BoxFuture<'_, Vec<Older>> {
+    fn older(&self) -> BoxFuture<'_, Vec<OlderUpload>> {
         async {
             let ask = || self.journals.queue.older_uploads(&self.key, self.generation);
             let asked = self.journals.keep_trying("look for older uploads", "lease::older_uploads", ask);
             match asked.await {
                 Ok(found) => {
-                    let older = |(id, replica, upload)| Older { entry: Entry(id), replica, upload: UploadId::new(upload) };
+                    let older = |(id, replica, upload)| OlderUpload { entry: UploadEntry(id), replica, upload: UploadId::new(upload) };
                     found.into_iter().map(older).collect()
                 }
                 Err(PermanentError(error)) => {
@@ -158,17 +158,17 @@ impl Journal for LeaseJournal {
         .boxed()
     }
 
-    fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a Shape) -> BoxFuture<'a, Entry> {
+    fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a UploadShape) -> BoxFuture<'a, UploadEntry> {
         async move {
             // An origin is compared and nothing else; PostgreSQL keeps no NUL, which a store may have put into an ETag.
             let origin = shape.origin.replace('\0', "\u{fffd}");
-            let Shape { size_bytes, part_bytes, .. } = *shape;
+            let UploadShape { size_bytes, part_bytes, .. } = *shape;
             let (key, generation) = (&self.key, self.generation);
             let intent = UploadIntent { key, generation, replica, size_bytes, part_bytes, origin: &origin };
             let write = || self.journals.queue.intend_upload(&intent);
             loop {
                 match self.journals.keep_trying("write down a new upload", "lease::intend_upload", &write).await {
-                    Ok(id) => return Entry(id),
+                    Ok(id) => return UploadEntry(id),
                     // Its values are all our own. If the table was altered by hand, an operator may mend it.
                     Err(PermanentError(error)) => {
                         self.journals.complaint.fails(|times| {
@@ -182,7 +182,7 @@ impl Journal for LeaseJournal {
         .boxed()
     }
 
-    fn began<'a>(&'a self, entry: Entry, upload: &'a UploadId) -> BoxFuture<'a, ()> {
+    fn began<'a>(&'a self, entry: UploadEntry, upload: &'a UploadId) -> BoxFuture<'a, ()> {
         async move {
             let write = || self.journals.queue.upload_began(entry.0, upload.as_str());
             let written = self.journals.keep_trying("write down an upload's name", "lease::upload_began", write).await;
@@ -198,7 +198,7 @@ impl Journal for LeaseJournal {
         .boxed()
     }
 
-    fn part(&self, entry: Entry, part: Part) {
+    fn part(&self, entry: UploadEntry, part: UploadedPart) {
         self.journals.send(JournalChange::Part(entry, part), Some(&self.parts));
     }
 
@@ -210,22 +210,22 @@ impl Journal for LeaseJournal {
         .boxed()
     }
 
-    fn spoil(&self, entry: Entry) {
+    fn spoil(&self, entry: UploadEntry) {
         self.journals.send(JournalChange::Spoilt(entry), None);
     }
 
-    fn over(&self, entry: Entry) {
+    fn over(&self, entry: UploadEntry) {
         self.journals.send(JournalChange::Over(entry), None);
     }
 }
 
-fn unfinished(upload: UnfinishedUpload) -> Unfinished {
+fn unfinished(upload: UnfinishedUpload) -> ResumableUpload {
     let UnfinishedUpload { id, replica, size_bytes, part_bytes, origin, upload_id, parts } = upload;
-    let part = |p: StoredPart| Part { number: p.number, etag: ETag::new(p.etag), md5: Md5(p.md5), crc: p.crc };
-    Unfinished {
-        entry: Entry(id),
+    let part = |p: StoredPart| UploadedPart { number: p.number, etag: ETag::new(p.etag), md5: Md5(p.md5), crc: p.crc };
+    ResumableUpload {
+        entry: UploadEntry(id),
         replica,
-        shape: Shape { size_bytes, part_bytes, origin },
+        shape: UploadShape { size_bytes, part_bytes, origin },
         upload: UploadId::new(upload_id),
         parts: parts.into_iter().map(part).collect(),
     }
@@ -239,9 +239,9 @@ struct JournalMessage {
 
 #[derive(Debug)]
 enum JournalChange {
-    Part(Entry, Part),
-    Spoilt(Entry),
-    Over(Entry),
+    Part(UploadEntry, UploadedPart),
+    Spoilt(UploadEntry),
+    Over(UploadEntry),
 }
 
 /// Counts one change as unwritten for as long as it lives.
@@ -285,17 +285,17 @@ impl Pending {
 
     fn take(&mut self, JournalMessage { change, guard }: JournalMessage) {
         match change {
-            JournalChange::Over(Entry(id)) => {
+            JournalChange::Over(UploadEntry(id)) => {
                 let mut ended = self.parts.split_off(&(id, 0));
                 self.parts.append(&mut ended.split_off(&(id + 1, 0)));
                 self.spoilt.remove(&id);
                 self.over.entry(id).or_default().push(guard);
             }
-            JournalChange::Spoilt(Entry(id)) if !self.over.contains_key(&id) => {
+            JournalChange::Spoilt(UploadEntry(id)) if !self.over.contains_key(&id) => {
                 self.spoilt.entry(id).or_default().push(guard);
             }
-            JournalChange::Part(Entry(upload), part) if !self.over.contains_key(&upload) => {
-                let Part { number, etag, md5, crc } = part;
+            JournalChange::Part(UploadEntry(upload), part) if !self.over.contains_key(&upload) => {
+                let UploadedPart { number, etag, md5, crc } = part;
                 let taken = StoredPart { upload, number, etag: etag.as_str().to_owned(), md5: md5.0, crc };
                 match self.parts.entry((upload, number)) {
                     btree_map::Entry::Vacant(entry) => {

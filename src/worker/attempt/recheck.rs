@@ -3,8 +3,8 @@
 use std::{fmt, time::Duration};
 
 use copyhold_core::domain::{
-    Class, Content, EtagMatch, Failure, Lease, MetadataHash, Next, ObjectKey, Outcome, ReplicaName, SourceReading,
-    SourceVerdict,
+    Content, EtagMatch, Failure, FailureClass, Lease, MetadataHash, NextAttempt, ObjectKey, Outcome, ReplicaName,
+    SourceReading, SourceVerdict,
 };
 use copyhold_db::{
     Database, DatabaseError,
@@ -12,7 +12,7 @@ use copyhold_db::{
     daemon::Daemon,
     lease::{FencedWrite, Report, UnsettledCopy},
 };
-use copyhold_s3::copy::{self, Reading};
+use copyhold_s3::copy::{self, ObjectReading};
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -198,7 +198,7 @@ impl Rechecker {
         let read = async {
             match copy::read(&replica.store, &lease.key, |_| {}).await {
                 // The bytes are the object's; what was sent with them may have been an earlier state of its metadata.
-                Ok(Reading { content: found, metadata, .. }) if found == *content => {
+                Ok(ObjectReading { content: found, metadata, .. }) if found == *content => {
                     // Where it is not known what was sent, any other metadata may be. The primary's is the application's, and
                     // a store that alters it always shows another.
                     let may_be_late = match copy.sent_metadata {
@@ -218,7 +218,10 @@ impl Rechecker {
                         };
                     }
                     let what = "its copy has the metadata of an earlier write";
-                    ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
+                    ReadResult::Different(Failure::new(
+                        FailureClass::Corrupt,
+                        format!("replica {}: {what}", replica.name),
+                    ))
                 }
                 Ok(reading) if is_primary && copy.sent != Some(reading.content) => {
                     self.judge_primary(lease, replica, copy, content).await
@@ -231,9 +234,12 @@ impl Rechecker {
                     }
                     let found = reading.content;
                     let what = format!("its copy has other bytes than were recorded ({found} instead of {content})");
-                    ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
+                    ReadResult::Different(Failure::new(
+                        FailureClass::Corrupt,
+                        format!("replica {}: {what}", replica.name),
+                    ))
                 }
-                Err(why) if why.class == Class::Gone => ReadResult::Different(why),
+                Err(why) if why.class == FailureClass::Gone => ReadResult::Different(why),
                 Err(why) => ReadResult::Unread(UnreadReason::Failed(why)),
             }
         };
@@ -276,7 +282,7 @@ impl Rechecker {
                      one that a write of which the end was not seen has brought back",
                     other.content
                 );
-                ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", replica.name)))
+                ReadResult::Different(Failure::new(FailureClass::Corrupt, format!("replica {}: {what}", replica.name)))
             }
             Err(why) => ReadResult::Unread(UnreadReason::Failed(why)),
         }
@@ -301,10 +307,10 @@ impl Rechecker {
                 ReadResult::Equal => {}
                 ReadResult::Changed { content, said } => changed = Some((replica, content, said)),
                 ReadResult::Different(why) => {
-                    let next = if primary.as_ref() == Some(replica) && why.class != Class::Gone {
-                        Next::Parked
+                    let next = if primary.as_ref() == Some(replica) && why.class != FailureClass::Gone {
+                        NextAttempt::Parked
                     } else {
-                        Next::After { delay: Duration::ZERO, counted: true }
+                        NextAttempt::After { delay: Duration::ZERO, counted: true }
                     };
                     warn!(object.key = %key, replica.id = %replica, class = %why.class, "What {replica} has of {key} is not what was recorded: a write whose end was not seen may have arrived. {}: {}", next_step(next), why.message);
                     wrong.push((replica.clone(), Outcome::Cleared { next, why: explained(why, next) }));
@@ -322,7 +328,7 @@ impl Rechecker {
                 }
                 ChangeDecision::Begin | ChangeDecision::Unknown => return Ok(FencedWrite::Superseded),
                 ChangeDecision::Park(why) => {
-                    wrong.push((from.clone(), Outcome::Cleared { next: Next::Parked, why }));
+                    wrong.push((from.clone(), Outcome::Cleared { next: NextAttempt::Parked, why }));
                 }
             }
         }
@@ -364,19 +370,19 @@ fn never_read(copy: &UnsettledCopy, is_primary: bool) -> ReadResult {
         return ReadResult::Equal;
     }
     let what = "its copy was recorded without being read, and a write to it may have arrived since";
-    ReadResult::Different(Failure::new(Class::Corrupt, format!("replica {}: {what}", copy.replica)))
+    ReadResult::Different(Failure::new(FailureClass::Corrupt, format!("replica {}: {what}", copy.replica)))
 }
 
-fn next_step(next: Next) -> &'static str {
+fn next_step(next: NextAttempt) -> &'static str {
     match next {
-        Next::Parked => "It is the primary, which is not written over, so this copy is parked",
-        Next::After { .. } => "It is copied again",
+        NextAttempt::Parked => "It is the primary, which is not written over, so this copy is parked",
+        NextAttempt::After { .. } => "It is copied again",
     }
 }
 
 /// At the primary an operator has to decide which content is the object's.
-fn explained(mut why: Failure, next: Next) -> Failure {
-    if next == Next::Parked && !why.message.contains("register the key again") {
+fn explained(mut why: Failure, next: NextAttempt) -> Failure {
+    if next == NextAttempt::Parked && !why.message.contains("register the key again") {
         why.message.push_str(
             ". It is the primary, which is never written over. If this is the content that is wanted, register the key \
              again; if not, put the right object there and retry",

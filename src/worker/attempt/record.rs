@@ -3,11 +3,11 @@
 use std::{collections::HashMap, time::Duration};
 
 use copyhold_core::domain::{
-    Attempt, Class, Content, Failure, Lease, MetadataHash, Next, NotCarried, ObjectKey, Outcome, PriorFailure,
-    ReplicaName, Scope, SourceReading, Verified, next_try,
+    AttemptContext, Content, Failure, FailureClass, FailureScope, Lease, MetadataHash, NextAttempt, NotCarried,
+    ObjectKey, Outcome, PriorFailure, ReplicaName, SourceReading, Verified, next_attempt,
 };
 use copyhold_db::lease::{Report, UnsettledWrite};
-use copyhold_s3::copy::Step;
+use copyhold_s3::copy::CopyStep;
 use rand::RngExt as _;
 
 use crate::worker::replica::Diagnosis;
@@ -115,14 +115,14 @@ impl AttemptRecord {
 
     /// Nothing was tried; what is due rests for so long.
     pub(super) fn defer_all(&mut self, delay: Duration) {
-        self.outcomes = self.due.iter().map(|replica| (replica.clone(), Outcome::Rests { delay })).collect();
+        self.outcomes = self.due.iter().map(|replica| (replica.clone(), Outcome::Deferred { delay })).collect();
     }
 
     /// It took too long, and was stopped.
     pub(super) fn exceed_time_limit(&mut self, limit: Duration, size_bytes: Option<u64>) {
         let size = size_bytes.map_or_else(|| "an object of unknown size".to_owned(), |size| format!("{size} bytes"));
         let message = format!("stopped after {limit:.0?}, which is all that {size} may take");
-        let why = Failure::new(Class::Transient, message);
+        let why = Failure::new(FailureClass::Transient, message);
         for replica in std::mem::take(&mut self.pending) {
             let outcome = Outcome::Failed { next: self.next(&replica, &why, false), why: why.clone() };
             self.outcomes.push((replica, outcome));
@@ -130,23 +130,23 @@ impl AttemptRecord {
     }
 
     /// Takes note at once of what needs no finding out.
-    pub(super) fn observe(&mut self, step: &Step) {
+    pub(super) fn observe(&mut self, step: &CopyStep) {
         match step {
-            Step::WriteBegun { replica, content, metadata, completes } => {
+            CopyStep::WriteBegun { replica, content, metadata, completes } => {
                 let write = TargetWrite { content: *content, metadata: *metadata, completes: *completes, ended: false };
                 self.writes.insert(replica.clone(), write);
             }
-            Step::Described { metadata, not_carried } => {
+            CopyStep::Described { metadata, not_carried } => {
                 self.metadata = Some(*metadata);
                 self.not_carried = Some(not_carried.clone());
             }
-            Step::Lacks { property, .. } => {
+            CopyStep::Lacks { property, .. } => {
                 let lacking = self.not_carried.get_or_insert_default();
                 if !lacking.contains(property) {
                     lacking.push(*property);
                 }
             }
-            Step::WriteEnded { replica } => {
+            CopyStep::WriteEnded { replica } => {
                 if let Some(write) = self.writes.get_mut(replica) {
                     write.ended = true;
                 }
@@ -169,20 +169,21 @@ impl AttemptRecord {
         unsettled.collect()
     }
 
-    pub(super) fn apply(&mut self, step: Step, diagnosis: Diagnosis) {
-        if let Step::Read { from: of, .. } | Step::SourceFailed { replica: of, .. } | Step::Target { replica: of, .. } =
-            &step
+    pub(super) fn apply(&mut self, step: CopyStep, diagnosis: Diagnosis) {
+        if let CopyStep::Read { from: of, .. }
+        | CopyStep::SourceFailed { replica: of, .. }
+        | CopyStep::Target { replica: of, .. } = &step
         {
             self.pending.retain(|replica| replica != of);
         }
         match step {
-            Step::Opened { .. }
-            | Step::Described { .. }
-            | Step::Lacks { .. }
-            | Step::WriteBegun { .. }
-            | Step::WriteEnded { .. } => {}
-            Step::Kept { replica, .. } => self.advanced.push(replica),
-            Step::Read { from, content, said } => {
+            CopyStep::Opened { .. }
+            | CopyStep::Described { .. }
+            | CopyStep::Lacks { .. }
+            | CopyStep::WriteBegun { .. }
+            | CopyStep::WriteEnded { .. } => {}
+            CopyStep::Kept { replica, .. } => self.advanced.push(replica),
+            CopyStep::Read { from, content, said } => {
                 self.content = Some(content);
                 self.source_reading = said.or_else(|| self.source_reading.take());
                 self.was_read = true;
@@ -190,10 +191,10 @@ impl AttemptRecord {
                     self.outcomes.push((from, Outcome::recorded(Verified::Source)));
                 }
             }
-            Step::Changed { from, content, said } => self.changed = Some((from, content, said)),
-            Step::Stale { replica, why, park } => self.missing.push((replica, why, park)),
-            Step::SourceFailed { replica, why } => {
-                if why.class == Class::Gone && self.recorded.contains(&replica) {
+            CopyStep::Changed { from, content, said } => self.changed = Some((from, content, said)),
+            CopyStep::Stale { replica, why, park } => self.missing.push((replica, why, park)),
+            CopyStep::SourceFailed { replica, why } => {
+                if why.class == FailureClass::Gone && self.recorded.contains(&replica) {
                     self.missing.push((replica, why, false));
                 } else if self.due.contains(&replica) {
                     // It was to be proven by reading it, and is no target.
@@ -201,7 +202,7 @@ impl AttemptRecord {
                     self.outcomes.push((replica, outcome));
                 }
             }
-            Step::Target { replica, result } => {
+            CopyStep::Target { replica, result } => {
                 let outcome = match result {
                     Ok(proof) => {
                         // Written by us, it has another Last-Modified and ETag than are kept, and no daemon has read them.
@@ -220,25 +221,25 @@ impl AttemptRecord {
 
     /// Its slow targets held too much of the memory, which is not this copy's fault.
     pub(super) fn crowded_out(&mut self) {
-        let rests = |replica| (replica, Outcome::Rests { delay: CROWDED_OUT_FOR });
+        let rests = |replica| (replica, Outcome::Deferred { delay: CROWDED_OUT_FOR });
         self.outcomes.extend(std::mem::take(&mut self.pending).into_iter().map(rests));
     }
 
     /// What a store did is charged to no copy, nor explained by it: its breaker says why.
     fn failed(&self, replica: &ReplicaName, why: Failure, diagnosis: Diagnosis) -> Outcome {
         let (others, failing_for) = match diagnosis {
-            Diagnosis::Store { rest } => return Outcome::Rests { delay: rest },
+            Diagnosis::Store { rest } => return Outcome::Deferred { delay: rest },
             Diagnosis::Object { others, failing_for } => (others, failing_for),
         };
         let succeed = others.is_some_and(|ago| ago < OTHERS_SUCCEED_WITHIN + failing_for);
         let next = self.next(replica, &why, succeed);
         // One that fails in passing may do so beside others that succeed.
         let passing = match why.class {
-            Class::Throttled => true,
-            Class::Transient => !self.priors.contains_key(replica),
+            FailureClass::Throttled => true,
+            FailureClass::Transient => !self.priors.contains_key(replica),
             _ => false,
         };
-        let named = succeed && !passing && why.scope != Scope::Object;
+        let named = succeed && !passing && why.scope != FailureScope::Object;
         Outcome::Failed { next, why: if named { why.of_the_object(&self.key) } else { why } }
     }
 
@@ -247,7 +248,7 @@ impl AttemptRecord {
     pub(super) fn conclude(&mut self) {
         for (replica, why, park) in std::mem::take(&mut self.missing) {
             if park {
-                let next = Next::Parked;
+                let next = NextAttempt::Parked;
                 if self.recorded.contains(&replica) {
                     self.outcomes.push((replica, Outcome::Cleared { next, why }));
                 } else if self.due.contains(&replica) {
@@ -256,8 +257,8 @@ impl AttemptRecord {
                 // Else that was said before.
                 continue;
             }
-            let next = if self.was_read && why.class == Class::Gone {
-                Next::After { delay: Duration::ZERO, counted: true }
+            let next = if self.was_read && why.class == FailureClass::Gone {
+                NextAttempt::After { delay: Duration::ZERO, counted: true }
             } else {
                 self.next(&replica, &why, false)
             };
@@ -271,13 +272,13 @@ impl AttemptRecord {
     }
 
     /// An attempt that has brought a large object on is no failed one.
-    fn next(&self, replica: &ReplicaName, why: &Failure, others_succeed: bool) -> Next {
-        let advanced = why.class == Class::Transient && self.advanced.contains(replica);
+    fn next(&self, replica: &ReplicaName, why: &Failure, others_succeed: bool) -> NextAttempt {
+        let advanced = why.class == FailureClass::Transient && self.advanced.contains(replica);
         let prior = self.priors.get(replica).filter(|p| p.class == Some(why.class) && !advanced);
         let before = prior.map_or(0, |p| p.attempts);
-        let attempt = Attempt { before, age: self.age, others_succeed, jitter: rand::rng().random() };
-        match next_try(why, attempt) {
-            Next::After { delay, .. } if advanced => Next::After { delay, counted: false },
+        let attempt = AttemptContext { before, age: self.age, others_succeed, jitter: rand::rng().random() };
+        match next_attempt(why, attempt) {
+            NextAttempt::After { delay, .. } if advanced => NextAttempt::After { delay, counted: false },
             next => next,
         }
     }

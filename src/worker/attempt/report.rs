@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold_core::domain::{Lease, Next, Outcome};
+use copyhold_core::domain::{Lease, NextAttempt, Outcome};
 use copyhold_db::lease::{FencedWrite, Report, UnsettledWrite};
 use tracing::{debug, info, warn};
 
@@ -102,15 +102,15 @@ fn log_written(lease: &Lease, report: &Report) {
                 metrics::failed(replica, why.class);
                 let (class, message) = (why.class, &why.message);
                 match next {
-                    Next::After { delay, .. } => {
+                    NextAttempt::After { delay, .. } => {
                         warn!(object.key = %key, replica.id = %replica, %class, "Copy of {key} to {replica} failed ({class}), next try in {delay:.1?}: {message}");
                     }
-                    Next::Parked => {
+                    NextAttempt::Parked => {
                         warn!(object.key = %key, replica.id = %replica, %class, "Copy of {key} to {replica} failed ({class}) and is parked: {message}");
                     }
                 }
             }
-            Outcome::Rests { delay } => {
+            Outcome::Deferred { delay } => {
                 debug!(object.key = %key, replica.id = %replica, "The copy of {key} to {replica} is deferred for {delay:.1?}");
             }
             Outcome::Cleared { why, .. } => {

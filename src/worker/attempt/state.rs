@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{Content, Lease, ReplicaName, SourceReading};
 use copyhold_db::lease::FencedWrite;
-use copyhold_s3::copy::{Ended, Step};
+use copyhold_s3::copy::{CopyEnd, CopyStep};
 
 use super::{record::AttemptRecord, time_limit::TimeLimit, worker_slot::Detach};
 use crate::worker::replica::Diagnosis;
@@ -55,11 +55,11 @@ pub(super) enum AbortReason {
 /// What has happened.
 #[derive(Debug)]
 pub(super) enum Event {
-    Step(Step),
-    Diagnosed(Step, Diagnosis),
+    Step(CopyStep),
+    Diagnosed(CopyStep, Diagnosis),
     SlotChecked(Detach),
     /// The copy has ended: no request of it is under way any more.
-    CopyEnded(Ended),
+    CopyEnded(CopyEnd),
     /// [`AttemptState::deadline`] has come.
     Timer,
     /// The answer to [`Action::WriteOutcomes`].
@@ -74,7 +74,7 @@ pub(super) enum Action {
     /// The source is not read any more.
     EndRead,
     /// Find out whose fault it is, and answer with [`Event::Diagnosed`].
-    Diagnose(Step),
+    Diagnose(CopyStep),
     /// Write the outcomes that are known so far, and answer with [`Event::Written`].
     WriteOutcomes,
     /// Stop the copy; [`Event::CopyEnded`] follows.
@@ -153,7 +153,7 @@ impl AttemptState {
                 vec![Action::ReleaseStuckTargets, Action::EndRead, Action::NotifyFreed]
             }
             Event::CopyEnded(ended) => {
-                let was_cancelled = ended == Ended::Cancelled;
+                let was_cancelled = ended == CopyEnd::Cancelled;
                 if was_cancelled && self.aborted.is_none() {
                     (self.phase, self.write_at) = (Phase::Stopped, None);
                 } else {
@@ -168,24 +168,24 @@ impl AttemptState {
         }
     }
 
-    fn on_step(&mut self, step: Step) -> Vec<Action> {
+    fn on_step(&mut self, step: CopyStep) -> Vec<Action> {
         self.record.observe(&step);
         let mut actions = Vec::new();
         match &step {
-            Step::Target { replica, result } => {
+            CopyStep::Target { replica, result } => {
                 actions.push(Action::ReturnPermit { target: replica.clone(), succeeded: result.is_ok() });
             }
-            Step::Opened { size_bytes } => {
+            CopyStep::Opened { size_bytes } => {
                 self.size_bytes = Some(*size_bytes);
                 self.limit = self.limit.max(self.time_limit.for_size(*size_bytes));
             }
-            Step::Read { .. } => actions.push(Action::EndRead),
+            CopyStep::Read { .. } => actions.push(Action::EndRead),
             _ => {}
         }
         if self.phase != Phase::Stopped {
             self.undiagnosed += 1;
             actions.push(Action::Diagnose(step));
-        } else if matches!(step, Step::Read { .. } | Step::Target { result: Ok(_), .. }) {
+        } else if matches!(step, CopyStep::Read { .. } | CopyStep::Target { result: Ok(_), .. }) {
             // To find out what a failure means takes time that a stopped attempt does not have.
             self.record.apply(step, Diagnosis::UNATTRIBUTED);
         }

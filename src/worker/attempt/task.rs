@@ -9,11 +9,11 @@ use std::{
 
 use copyhold_core::{
     domain::{Failure, Lease, Outcome, ReplicaName},
-    timer::until,
+    timer::sleep_until_some,
 };
 use copyhold_db::{Database, lease::FencedWrite};
 use copyhold_s3::{
-    copy::{self, Ended, Job, Memory, Step},
+    copy::{self, CopyEnd, CopyStep, Job, Memory},
     store::Activity,
 };
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -76,7 +76,7 @@ pub struct Runner {
 }
 
 /// The diagnoses that are being sought, each with its step.
-type Diagnoses<'a> = FuturesUnordered<BoxFuture<'a, (Step, Diagnosis)>>;
+type Diagnoses<'a> = FuturesUnordered<BoxFuture<'a, (CopyStep, Diagnosis)>>;
 
 /// What one attempt holds while it runs.
 struct Resources<'a> {
@@ -117,7 +117,7 @@ impl Runner {
         let nothing_left = record.is_done();
         let activity = Activity::of(&job.key);
         let copying = activity.watch(async {
-            if nothing_left { Ended::Done } else { copy::copy(&job, &self.memory, &lost, &sender).await }
+            if nothing_left { CopyEnd::Done } else { copy::copy(&job, &self.memory, &lost, &sender).await }
         });
         tokio::pin!(copying);
 
@@ -136,10 +136,10 @@ impl Runner {
                 Some(step) = steps.recv() => Event::Step(step),
                 Some((step, diagnosis)) = held.diagnoses.next() => Event::Diagnosed(step, diagnosis),
                 ended = &mut copying, if attempt.is_copying() => Event::CopyEnded(ended),
-                () = until(held.worker_slot.next_check()), if attempt.is_copying() => {
+                () = sleep_until_some(held.worker_slot.next_check()), if attempt.is_copying() => {
                     Event::SlotChecked(held.worker_slot.detach(Instant::now()))
                 }
-                () = until(attempt.deadline()) => Event::Timer,
+                () = sleep_until_some(attempt.deadline()) => Event::Timer,
             };
             let has_ended = matches!(event, Event::CopyEnded(_));
             self.handle(&lease, probe_copy, &mut attempt, &mut held, event).await;
@@ -169,7 +169,7 @@ impl Runner {
         held: &mut Resources<'a>,
         event: Event,
     ) {
-        if let Event::Step(Step::Lacks { replica, property }) = &event {
+        if let Event::Step(CopyStep::Lacks { replica, property }) = &event {
             metrics::not_carried(replica, *property);
         }
         let mut actions = VecDeque::from(attempt.on(event, Instant::now()));
@@ -282,7 +282,7 @@ impl Runner {
 
 /// Returns for how long no source may be asked for the object; `None`: one may be.
 fn sources_deferred_for(job: &Job) -> Option<Duration> {
-    let rests = job.sources.iter().map(|source| source.store.spares(&job.key)).collect::<Option<Vec<_>>>()?;
+    let rests = job.sources.iter().map(|source| source.store.spared_for(&job.key)).collect::<Option<Vec<_>>>()?;
     rests.into_iter().min()
 }
 
@@ -290,10 +290,10 @@ fn sources_deferred_for(job: &Job) -> Option<Duration> {
 /// read in vain.
 fn defer_spared_targets(lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
     let mut outcomes = Vec::new();
-    job.targets.retain(|target| match target.store.spares(&lease.key) {
+    job.targets.retain(|target| match target.store.spared_for(&lease.key) {
         None => true,
         Some(delay) => {
-            outcomes.push((target.store.name().clone(), Outcome::Rests { delay }));
+            outcomes.push((target.store.name().clone(), Outcome::Deferred { delay }));
             false
         }
     });

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use copyhold_s3::{
-    copy::{Lingering, Step, WHOLE_UP_TO},
+    copy::{CopyStep, SlowTargetMemory, WHOLE_UP_TO},
     store::{Activity, STUCK_AFTER},
 };
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,7 +25,7 @@ pub(super) struct WorkerSlot {
     slot: Option<Slot>,
     slow_copies: SlowCopies,
     activity: Activity,
-    lingering: Option<Lingering>,
+    lingering: Option<SlowTargetMemory>,
     stuck: Option<OwnedSemaphorePermit>,
     /// When to check whether it is stuck.
     check_at: Instant,
@@ -67,25 +67,25 @@ impl WorkerSlot {
 
     /// Takes note of a step of the copy at `now`. `waits_for_slow`: of the targets that are left, all are known to be
     /// slow; `None`: none is left.
-    pub(super) fn note(&mut self, step: &Step, waits_for_slow: Option<bool>, now: Instant) {
+    pub(super) fn note(&mut self, step: &CopyStep, waits_for_slow: Option<bool>, now: Instant) {
         match step {
             // Of a big object no part is kept after it was sent.
-            Step::Read { content, .. } => {
+            CopyStep::Read { content, .. } => {
                 self.bytes = Some(if content.size_bytes <= WHOLE_UP_TO { content.size_bytes } else { 0 });
             }
-            Step::Target { result: Ok(_), .. } => {
+            CopyStep::Target { result: Ok(_), .. } => {
                 self.behind_since.get_or_insert(now);
             }
-            Step::Opened { .. }
-            | Step::Kept { .. }
-            | Step::Target { .. }
-            | Step::Described { .. }
-            | Step::Lacks { .. }
-            | Step::WriteBegun { .. }
-            | Step::WriteEnded { .. }
-            | Step::SourceFailed { .. }
-            | Step::Stale { .. }
-            | Step::Changed { .. } => {}
+            CopyStep::Opened { .. }
+            | CopyStep::Kept { .. }
+            | CopyStep::Target { .. }
+            | CopyStep::Described { .. }
+            | CopyStep::Lacks { .. }
+            | CopyStep::WriteBegun { .. }
+            | CopyStep::WriteEnded { .. }
+            | CopyStep::SourceFailed { .. }
+            | CopyStep::Stale { .. }
+            | CopyStep::Changed { .. } => {}
         }
         let (Some(_), Some(slow)) = (self.bytes, waits_for_slow) else { return };
         if slow {
@@ -168,13 +168,13 @@ mod tests {
         WorkerSlot::new(Some(slot), slow_copies.clone(), Activity::of(&ObjectKey::new("k").unwrap()))
     }
 
-    fn read(size_bytes: u64) -> Step {
+    fn read(size_bytes: u64) -> CopyStep {
         let from = ReplicaName::new("b2").unwrap();
-        Step::Read { from, content: Content { size_bytes, hash: ContentHash(0) }, said: None }
+        CopyStep::Read { from, content: Content { size_bytes, hash: ContentHash(0) }, said: None }
     }
 
-    fn written() -> Step {
-        Step::Target { replica: ReplicaName::new("wasabi").unwrap(), result: Ok(Verified::Compared) }
+    fn written() -> CopyStep {
+        CopyStep::Target { replica: ReplicaName::new("wasabi").unwrap(), result: Ok(Verified::Compared) }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use copyhold_core::domain::{Arrival, Blocks, ReplicaName};
+use copyhold_core::domain::{BreakerScope, RegistrationOrder, ReplicaName};
 use copyhold_db::replica::FormerPrimary;
 use copyhold_s3::copy::OnExisting;
 
@@ -35,21 +35,21 @@ impl ReplicaSnapshot {
     }
 
     /// Takes away the access that an open breaker forbids.
-    pub(super) fn mark_unhealthy(&mut self, replica: &ReplicaName, blocks: Blocks, why: &str) {
+    pub(super) fn mark_unhealthy(&mut self, replica: &ReplicaName, blocks: BreakerScope, why: &str) {
         let Some(access) = self.access.get_mut(replica) else { return };
         let why = why.to_owned();
         match (blocks, &access) {
-            (Blocks::All, ReplicaAccess::ReadOnly { .. } | ReplicaAccess::Writable(_)) => {
+            (BreakerScope::All, ReplicaAccess::ReadOnly { .. } | ReplicaAccess::Writable(_)) => {
                 *access = ReplicaAccess::Unavailable { why };
             }
-            (Blocks::Writing, ReplicaAccess::Writable(_)) => *access = ReplicaAccess::ReadOnly { why },
+            (BreakerScope::Writing, ReplicaAccess::Writable(_)) => *access = ReplicaAccess::ReadOnly { why },
             _ => {}
         }
     }
 
     /// Returns what is known of the contents of a former primary, if the object was registered while the replica was the
     /// primary, or before.
-    fn was_primary_for(&self, replica: &ReplicaName, arrival: Arrival) -> Option<&FormerPrimary> {
+    fn was_primary_for(&self, replica: &ReplicaName, arrival: RegistrationOrder) -> Option<&FormerPrimary> {
         self.former.get(replica).filter(|former| arrival <= former.through && self.primary.as_ref() != Some(replica))
     }
 
@@ -58,7 +58,12 @@ impl ReplicaSnapshot {
     /// If the object was registered while the replica was the primary, the key holds an earlier content of the same object.
     /// When the object is registered anew at today's primary, that content is overwritten. What the bucket held before
     /// Copyhold was set up is never overwritten.
-    pub(super) fn on_existing(&self, existing: OnExisting, replica: &ReplicaName, arrival: Arrival) -> OnExisting {
+    pub(super) fn on_existing(
+        &self,
+        existing: OnExisting,
+        replica: &ReplicaName,
+        arrival: RegistrationOrder,
+    ) -> OnExisting {
         match (existing, self.was_primary_for(replica, arrival)) {
             (OnExisting::Adopt { .. }, Some(former)) => {
                 let foreign = |before| OnExisting::Adopt { older_than: Some(before) };

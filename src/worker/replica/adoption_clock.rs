@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use copyhold_db::replica::{INSPECTION_VALID_FOR, WRITE_DELAY};
-use copyhold_s3::store::{FirstLook, shown};
+use copyhold_s3::store::{BucketContents, shown};
 
 /// Whether a store's clock tells what its bucket holds from what is written to it from now on.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) enum AdoptionClock {
     Unusable(String),
 }
 
-pub(super) fn adopts(looked: &FirstLook, before: Option<SystemTime>) -> AdoptionClock {
+pub(super) fn adopts(looked: &BucketContents, before: Option<SystemTime>) -> AdoptionClock {
     let Some(date) = looked.date else {
         let why = "its store says no Date, by which what it holds is told from copies: it does not allow existing = \"adopt\"";
         return AdoptionClock::Unusable(why.into());
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn what_is_to_be_adopted_is_told_from_copies_by_the_stores_own_clock_alone() {
-        let looked = |date: Option<u64>| FirstLook { key: Some("k".into()), date: date.map(at), of_later: None };
+        let looked = |date: Option<u64>| BucketContents { key: Some("k".into()), date: date.map(at), of_later: None };
         let seen = |date, before: Option<u64>| adopts(&looked(Some(date)), before.map(at));
         assert_eq!(seen(1_000, None), AdoptionClock::NotYet(at(1_000)));
         assert_eq!(seen(1_004, Some(1_000)), AdoptionClock::NotYet(at(1_004)));
@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(seen(1_031, Some(1_000)), AdoptionClock::NotYet(at(1_031)));
         assert_eq!(seen(999, Some(1_000)), AdoptionClock::NotYet(at(999)));
         assert!(matches!(adopts(&looked(None), None), AdoptionClock::Unusable(_)));
-        let ahead = FirstLook { of_later: Some("k".into()), ..looked(Some(1_000)) };
+        let ahead = BucketContents { of_later: Some("k".into()), ..looked(Some(1_000)) };
         assert!(matches!(adopts(&ahead, Some(at(990))), AdoptionClock::Unusable(_)));
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use copyhold_core::domain::{Canary, Class, ObjectKey, ReplicaName, Scope};
+use copyhold_core::domain::{FailureClass, FailureScope, ObjectKey, PingResult, ReplicaName};
 use copyhold_db::Database;
 use copyhold_s3::store::{Reason, Store, StoreError};
 use tracing::warn;
@@ -21,10 +21,10 @@ const READS_BYTES: u64 = 64 << 10;
 
 /// Asks for a listing and, where the store refuses that, for objects that are recorded there. `lists`: whether its bucket
 /// was ever listed.
-pub(super) async fn ask(queue: &Database, replica: &ReplicaName, store: &Store, lists: &AtomicBool) -> Canary {
+pub(super) async fn ask(queue: &Database, replica: &ReplicaName, store: &Store, lists: &AtomicBool) -> PingResult {
     let listed = list(store, lists).await;
-    let Canary::Fails(class) = listed else { return listed };
-    if class == Class::Throttled {
+    let PingResult::Fails(class) = listed else { return listed };
+    if class == FailureClass::Throttled {
         return listed;
     }
     let keys = queue.recorded_keys(replica).await.unwrap_or_else(|error| {
@@ -34,27 +34,27 @@ pub(super) async fn ask(queue: &Database, replica: &ReplicaName, store: &Store, 
     });
     for key in &keys {
         match head(store, key).await {
-            Canary::Answers => return Canary::Answers,
+            PingResult::Answers => return PingResult::Answers,
             // The others would keep silent as well.
-            Canary::Unreachable => return Canary::Unreachable,
-            Canary::Fails(_) => {}
+            PingResult::Unreachable => return PingResult::Unreachable,
+            PingResult::Fails(_) => {}
         }
     }
     // Nothing shows that listing is more than a right that we never had.
-    let never_had = keys.is_empty() && class == Class::Denied && !lists.load(Ordering::Relaxed);
-    if never_had { Canary::Answers } else { listed }
+    let never_had = keys.is_empty() && class == FailureClass::Denied && !lists.load(Ordering::Relaxed);
+    if never_had { PingResult::Answers } else { listed }
 }
 
 /// Asks for a listing.
-pub(super) async fn list(store: &Store, lists: &AtomicBool) -> Canary {
+pub(super) async fn list(store: &Store, lists: &AtomicBool) -> PingResult {
     let listed = within(ANSWER_WITHIN, store.check_list()).await;
-    if listed == Canary::Answers {
+    if listed == PingResult::Answers {
         lists.store(true, Ordering::Relaxed);
     }
     listed
 }
 
-async fn head(store: &Store, key: &ObjectKey) -> Canary {
+async fn head(store: &Store, key: &ObjectKey) -> PingResult {
     within(ANSWER_WITHIN, store.head(key)).await
 }
 
@@ -69,19 +69,19 @@ pub(super) async fn read(store: &Store, key: &ObjectKey) -> Option<bool> {
         Ok(Ok(())) => Some(true),
         // It is empty.
         Ok(Err(error)) if error.reason() == Reason::OutsideRange => Some(true),
-        Ok(Err(error)) if error.scope() == Scope::Object => None,
+        Ok(Err(error)) if error.scope() == FailureScope::Object => None,
         Ok(Err(_)) | Err(_) => Some(false),
     }
 }
 
-async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, StoreError>>) -> Canary {
+async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, StoreError>>) -> PingResult {
     match tokio::time::timeout(limit, asked).await {
-        Err(_) => Canary::Unreachable,
-        Ok(Err(error)) if error.is_unanswered() => Canary::Unreachable,
-        Ok(Err(error)) if error.class().may_be_of_the_store() || error.scope() != Scope::Object => {
-            Canary::Fails(error.class())
+        Err(_) => PingResult::Unreachable,
+        Ok(Err(error)) if error.is_unanswered() => PingResult::Unreachable,
+        Ok(Err(error)) if error.class().may_be_of_the_store() || error.scope() != FailureScope::Object => {
+            PingResult::Fails(error.class())
         }
         // An answer, if not always the one that was hoped for.
-        Ok(_) => Canary::Answers,
+        Ok(_) => PingResult::Answers,
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use copyhold_core::domain::{self, Blocks, ReplicaName};
+use copyhold_core::domain::{self, BreakerScope, ReplicaName};
 use copyhold_db::pin::Pin;
 use copyhold_db::{
     Database, DatabaseError,
@@ -174,8 +174,8 @@ impl ReplicaGate {
         }
         let operator_hold = row.draining.as_ref().map(draining).or_else(|| row.pause.as_ref().map(paused));
         match (breaker, operator_hold) {
-            (Some(OpenBreaker { blocks: Blocks::All, why, .. }), _) => Some(ReplicaAccess::Unavailable { why }),
-            (_, Some(why)) | (Some(OpenBreaker { blocks: Blocks::Writing, why, .. }), None) => {
+            (Some(OpenBreaker { blocks: BreakerScope::All, why, .. }), _) => Some(ReplicaAccess::Unavailable { why }),
+            (_, Some(why)) | (Some(OpenBreaker { blocks: BreakerScope::Writing, why, .. }), None) => {
                 Some(ReplicaAccess::ReadOnly { why })
             }
             (None, None) => self.on_existing(replica, row).map(ReplicaAccess::Writable),
@@ -213,7 +213,7 @@ impl ReplicaGate {
     fn unhealthy(&self, replica: &Replica, row: &ReplicaRow) -> Option<UnhealthyReplica> {
         let breaker = row.breaker.clone()?;
         let may_write = row.pause.is_none() && row.draining.is_none();
-        let may = self.forbidden(replica, row).is_none() && (breaker.blocks == Blocks::All || may_write);
+        let may = self.forbidden(replica, row).is_none() && (breaker.blocks == BreakerScope::All || may_write);
         may.then(|| UnhealthyReplica {
             replica: replica.name.clone(),
             breaker,
@@ -261,7 +261,7 @@ impl ReplicaGate {
     ) -> Result<Result<(Admission, Option<SystemTime>), String>, DatabaseError> {
         let existing = self.config.replica(&replica.name).and_then(|r| r.existing);
         let existing = existing.or(row.adopts.then_some(Existing::Adopt));
-        let looked = tokio::time::timeout(ANSWER_WITHIN, replica.store.first_look()).await;
+        let looked = tokio::time::timeout(ANSWER_WITHIN, replica.store.bucket_contents()).await;
         let Ok(looked) = looked else {
             return Ok(Err(format!("its bucket could not be listed: no answer within {ANSWER_WITHIN:?}")));
         };

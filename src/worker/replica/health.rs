@@ -9,8 +9,8 @@ use std::{
 };
 
 use copyhold_core::domain::{
-    Blocks, Canary, Evidence, Failure, ObjectKey, ReplicaName, Role, Ruling, Scope, Suspicion, TRIAL_OBJECTS,
-    TrialCount, next_probe, rule,
+    BreakerScope, Direction, Evidence, Failure, FailureScope, FaultVerdict, ObjectKey, PingResult, ReplicaName,
+    Suspicion, TRIAL_OBJECTS, TrialCount, decide_fault, next_probe,
 };
 use copyhold_db::{
     Database,
@@ -88,7 +88,7 @@ impl HealthMonitor {
     }
 
     /// An object was read from the replica, or written to it.
-    pub fn record_success(&self, replica: &ReplicaName, role: Role, key: &ObjectKey) {
+    pub fn record_success(&self, replica: &ReplicaName, role: Direction, key: &ObjectKey) {
         let Some(store_health) = self.0.stores.get(replica) else { return };
         let known = store_health.of(role);
         {
@@ -99,16 +99,16 @@ impl HealthMonitor {
                 last.pop_front();
             }
         }
-        if lock(&known.evidence).worked(Instant::now()) {
+        if lock(&known.evidence).record_success(Instant::now()) {
             self.end_doubt(replica, role);
         }
         known.changes.send_replace(());
     }
 
     /// Judges a failure; opens the replica's breaker where that is the finding.
-    pub async fn diagnose(&self, replica: &ReplicaName, role: Role, failed: FailedObject<'_>) -> Diagnosis {
+    pub async fn diagnose(&self, replica: &ReplicaName, role: Direction, failed: FailedObject<'_>) -> Diagnosis {
         let Some(store_health) = self.0.stores.get(replica) else { return Diagnosis::UNATTRIBUTED };
-        let may_be_the_stores = failed.why.scope != Scope::Object;
+        let may_be_the_stores = failed.why.scope != FailureScope::Object;
         if may_be_the_stores && let Some(rest) = store_health.rest(role) {
             return Diagnosis::Store { rest };
         }
@@ -118,7 +118,7 @@ impl HealthMonitor {
         let (suspicion, began) = {
             let mut evidence = lock(&known.evidence);
             let before = evidence.is_doubted();
-            let suspicion = evidence.failed(failed.why, failed.key, failed.first, Instant::now());
+            let suspicion = evidence.record_failure(failed.why, failed.key, failed.first, Instant::now());
             (suspicion, !before && evidence.is_doubted())
         };
         if began {
@@ -144,7 +144,7 @@ impl HealthMonitor {
     }
 
     /// Has it found out whose fault it is, once for all that fail meanwhile.
-    async fn resolve(&self, replica: &ReplicaName, store_health: &StoreHealth, role: Role, why: &Failure) {
+    async fn resolve(&self, replica: &ReplicaName, store_health: &StoreHealth, role: Direction, why: &Failure) {
         let (came, known) = (Instant::now(), store_health.of(role));
         let mut last = known.ruling.lock().await;
         let settled = last.is_some_and(|(at, _)| at >= came)
@@ -155,7 +155,7 @@ impl HealthMonitor {
         }
         let canary = self.canary(replica, store_health).await;
         let mut probe_copies = TrialCount::default();
-        if !canary.condemns(why.class) {
+        if !canary.confirms(why.class) {
             if lock(&known.evidence).is_doubted() {
                 probe_copies = self.try_others(replica, role).await;
             }
@@ -165,18 +165,18 @@ impl HealthMonitor {
             }
         }
         let mixed = lock(&known.evidence).is_mixed(why.class, Instant::now());
-        let ruling = rule(role, why.class, canary, probe_copies, mixed);
+        let ruling = decide_fault(role, why.class, canary, probe_copies, mixed);
         info!(
             replica.id = %replica, role = role.as_str(),
             "Whose fault it is that objects fail at {replica}: {ruling}. A simple request was {canary}; of other objects that were tried: {probe_copies}; \
              the last that failed: {}", why.message
         );
-        if let Ruling::Open(blocks) = ruling {
+        if let FaultVerdict::OpenBreaker(blocks) = ruling {
             self.open(replica, store_health, blocks, why).await;
         }
         let ended = {
             let mut evidence = lock(&known.evidence);
-            evidence.ruled(ruling, why.class, Instant::now());
+            evidence.apply(ruling, why.class, Instant::now());
             !evidence.is_doubted()
         };
         if ended {
@@ -187,12 +187,12 @@ impl HealthMonitor {
 
     /// Tries other objects, and still others while none succeeds and that costs little: those that are waiting may be at
     /// fault for the most part, and the store is not.
-    async fn try_others(&self, replica: &ReplicaName, role: Role) -> TrialCount {
+    async fn try_others(&self, replica: &ReplicaName, role: Direction) -> TrialCount {
         let (begun, tried) = (Instant::now(), TriedKeys::default());
         let mut all = TrialCount::default();
         for _ in 0..TRIALS {
             let TrialCount { succeeded, failed } = match role {
-                Role::Target => {
+                Direction::Write => {
                     let request = ProbeCopyRequest {
                         pick: ProbeKeyChoice::Untried,
                         existing: None,
@@ -201,7 +201,7 @@ impl HealthMonitor {
                     };
                     self.try_writing(replica, request, TRIAL_WITHIN).await.count
                 }
-                Role::Source => self.try_reading(replica, ProbeKeyChoice::Untried, &tried).await,
+                Direction::Read => self.try_reading(replica, ProbeKeyChoice::Untried, &tried).await,
             };
             all.succeeded += succeeded;
             all.failed += failed;
@@ -212,12 +212,12 @@ impl HealthMonitor {
         all
     }
 
-    fn end_doubt(&self, replica: &ReplicaName, role: Role) {
+    fn end_doubt(&self, replica: &ReplicaName, role: Direction) {
         self.0.registry.set_doubt(replica, role, false);
         self.0.claimer.wake();
     }
 
-    async fn open(&self, replica: &ReplicaName, store_health: &StoreHealth, blocks: Blocks, why: &Failure) {
+    async fn open(&self, replica: &ReplicaName, store_health: &StoreHealth, blocks: BreakerScope, why: &Failure) {
         // Here at once, so that nothing more is begun; then for all.
         let now = Instant::now();
         let reason = format!("{}: {}", why.class, why.message);
@@ -234,7 +234,7 @@ impl HealthMonitor {
     /// How long an object rests that no replica can be read for.
     #[must_use]
     pub fn without_source(&self) -> Duration {
-        let rests = self.0.stores.values().filter_map(|store_health| store_health.rest(Role::Source));
+        let rests = self.0.stores.values().filter_map(|store_health| store_health.rest(Direction::Read));
         rests.min().unwrap_or(LONGEST_REST)
     }
 
@@ -260,7 +260,7 @@ impl HealthMonitor {
             None if open.as_ref().is_some_and(|open| open.noted > asked) => {}
             None => {
                 if open.take().is_some() {
-                    for role in [Role::Source, Role::Target] {
+                    for role in [Direction::Read, Direction::Write] {
                         *lock(&store_health.of(role).evidence) = Evidence::default();
                         self.0.registry.set_doubt(replica, role, false);
                     }
@@ -288,14 +288,14 @@ impl HealthMonitor {
     }
 
     /// Asks the store something simple, now.
-    pub(super) async fn ping(&self, replica: &ReplicaName) -> Canary {
+    pub(super) async fn ping(&self, replica: &ReplicaName) -> PingResult {
         match self.0.stores.get(replica) {
             Some(store_health) => self.canary(replica, store_health).await,
-            None => Canary::Answers,
+            None => PingResult::Answers,
         }
     }
 
-    async fn canary(&self, replica: &ReplicaName, store_health: &StoreHealth) -> Canary {
+    async fn canary(&self, replica: &ReplicaName, store_health: &StoreHealth) -> PingResult {
         canary::ask(&self.0.queue, replica, &store_health.store, &store_health.listable).await
     }
 
@@ -329,7 +329,7 @@ impl HealthMonitor {
             match was_read {
                 Some(true) => {
                     count.succeeded += 1;
-                    self.record_success(replica, Role::Source, key);
+                    self.record_success(replica, Direction::Read, key);
                 }
                 Some(false) => count.failed += 1,
                 None => {}

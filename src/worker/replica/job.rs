@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use copyhold_core::domain::{Class, Kept, Lease};
+use copyhold_core::domain::{FailureClass, Lease, RecordedSource};
 use copyhold_s3::copy::{Job, Journal, OnExisting, Source, Target};
 
 use super::{
@@ -56,11 +56,13 @@ impl ReplicaRegistry {
             .filter(|(r, state)| state.due && !sources.iter().any(|s| s.name == r.name))
             .filter_map(|(r, state)| {
                 let probe_copy = probe_copy.filter(|probe_copy| probe_copy.replica == r.name);
-                let damaged = state.prior.is_some_and(|prior| prior.class == Some(Class::Corrupt));
+                let damaged = state.prior.is_some_and(|prior| prior.class == Some(FailureClass::Corrupt));
                 let existing = match (snapshot.access.get(&r.name)?, probe_copy) {
                     // A daemon read other bytes there. They may be a content that no program has registered.
                     (ReplicaAccess::Writable(existing), _) if damaged => *existing,
-                    (ReplicaAccess::Writable(existing), _) => snapshot.on_existing(*existing, &r.name, lease.arrival),
+                    (ReplicaAccess::Writable(existing), _) => {
+                        snapshot.on_existing(*existing, &r.name, lease.registration_order)
+                    }
                     (ReplicaAccess::ReadOnly { .. }, Some(probe_copy)) => probe_copy.existing?,
                     (
                         ReplicaAccess::ReadOnly { .. }
@@ -97,7 +99,7 @@ impl ReplicaRegistry {
             content: lease.content,
             metadata: lease.metadata,
             primary: primary_now.map(|r| Arc::clone(&r.store)),
-            kept: Kept { reading: lease.source.clone(), recorded_us: None },
+            kept: RecordedSource { reading: lease.source.clone(), recorded_us: None },
             stated_bytes: lease.size_bytes,
             sources: sources.into_iter().map(source).collect(),
             targets,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use copyhold_core::domain::{Blocks, Canary, Class, ReplicaName, TrialCount, charges_probed};
+use copyhold_core::domain::{BreakerScope, FailureClass, PingResult, ReplicaName, TrialCount, charges_probed};
 use copyhold_db::{
     Database, DatabaseError,
     replica::{Breaker, ProbeKeyChoice, ProbeResult},
@@ -90,29 +90,29 @@ async fn probe(
 ) -> Result<(), DatabaseError> {
     let UnhealthyReplica { replica, breaker, existing } = unhealthy;
     let within = match breaker.blocks {
-        Blocks::All => ANSWERS_WITHIN,
-        Blocks::Writing => OBJECT_WITHIN,
+        BreakerScope::All => ANSWERS_WITHIN,
+        BreakerScope::Writing => OBJECT_WITHIN,
     };
     if !queue.claim_probe(replica, breaker.opened_at, within).await? {
         return Ok(());
     }
     let is_well = match (breaker.blocks, existing) {
         _ if !answers(health.ping(replica).await, breaker) => false,
-        (Blocks::All, _) => !breaker.is_of_reading() || reads(health, replica, tried).await,
-        (Blocks::Writing, Some(existing)) => takes_objects(health, unhealthy, *existing, tried).await,
+        (BreakerScope::All, _) => !breaker.is_of_reading() || reads(health, replica, tried).await,
+        (BreakerScope::Writing, Some(existing)) => takes_objects(health, unhealthy, *existing, tried).await,
         // Nothing may be written to it in any case.
-        (Blocks::Writing, None) => true,
+        (BreakerScope::Writing, None) => true,
     };
     health.end_probe(replica, breaker, if is_well { ProbeResult::Healthy } else { ProbeResult::Unhealthy }).await;
     Ok(())
 }
 
 /// One that has too much to do is there, unless that was the reason.
-fn answers(canary: Canary, breaker: &Breaker) -> bool {
+fn answers(canary: PingResult, breaker: &Breaker) -> bool {
     match canary {
-        Canary::Answers => true,
-        Canary::Fails(class) => class == Class::Throttled && breaker.class != Some(Class::Throttled),
-        Canary::Unreachable => false,
+        PingResult::Answers => true,
+        PingResult::Fails(class) => class == FailureClass::Throttled && breaker.class != Some(FailureClass::Throttled),
+        PingResult::Unreachable => false,
     }
 }
 
@@ -128,7 +128,7 @@ async fn takes_objects(
     existing: OnExisting,
     tried: &TriedKeys,
 ) -> bool {
-    let pick = if breaker.class == Some(Class::Full) { ProbeKeyChoice::Smallest } else { ProbeKeyChoice::Any };
+    let pick = if breaker.class == Some(FailureClass::Full) { ProbeKeyChoice::Smallest } else { ProbeKeyChoice::Any };
     let charges = charges_probed(breaker.probes_failed);
     let request = ProbeCopyRequest { pick, existing: Some(existing), charges, tried: tried.clone() };
     let outcome = health.try_writing(replica, request, TRIAL_WITHIN).await;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use copyhold_core::domain::{Blocks, MAX_IN_DOUBT, ReplicaName, Role};
+use copyhold_core::domain::{BreakerScope, Direction, MAX_IN_DOUBT, ReplicaName};
 use copyhold_s3::store::Store;
 
 use super::{
@@ -125,7 +125,7 @@ impl ReplicaRegistry {
     }
 
     /// Takes one replica out of use at once; the next [`ReplicaRegistry::set`] replaces this.
-    pub(super) fn mark_unhealthy(&self, replica: &ReplicaName, blocks: Blocks, why: &str) {
+    pub(super) fn mark_unhealthy(&self, replica: &ReplicaName, blocks: BreakerScope, why: &str) {
         self.0.snapshot.write().unwrap_or_else(PoisonError::into_inner).mark_unhealthy(replica, blocks, why);
     }
 
@@ -198,13 +198,13 @@ impl ReplicaRegistry {
     }
 
     /// Puts a replica in doubt, or ends that.
-    pub(super) fn set_doubt(&self, replica: &ReplicaName, role: Role, is_doubted: bool) {
+    pub(super) fn set_doubt(&self, replica: &ReplicaName, role: Direction, is_doubted: bool) {
         if let Some(replica) = self.0.get(replica) {
             let mut since = replica.doubts.lock(role);
             *since = is_doubted.then(|| since.unwrap_or_else(Instant::now));
             let either = since.is_some();
             drop(since);
-            let other = if role == Role::Source { Role::Target } else { Role::Source };
+            let other = if role == Direction::Read { Direction::Write } else { Direction::Read };
             metrics::in_doubt(&replica.name, either || replica.doubts.since(other).is_some());
         }
     }
@@ -252,7 +252,7 @@ impl Inner {
             return 0;
         }
         let free = replica.permits.free(pool);
-        if replica.doubts.since(Role::Target).is_some() {
+        if replica.doubts.since(Direction::Write).is_some() {
             free.min(MAX_IN_DOUBT.saturating_sub(replica.permits.taken()))
         } else {
             free
@@ -265,7 +265,7 @@ impl Inner {
         let now = Instant::now();
         let doubted = |since: Instant| now.saturating_duration_since(since) >= DOUBTED_FOR;
         replica.speed.is_stalled(now)
-            || replica.doubts.since(Role::Target).is_some_and(doubted)
+            || replica.doubts.since(Direction::Write).is_some_and(doubted)
             || self.is_slow(replica)
     }
 
@@ -273,20 +273,20 @@ impl Inner {
     fn readable_in_doubt(&self) -> Option<usize> {
         let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
         let primary = self.get(snapshot.primary.as_ref()?)?;
-        primary.doubts.since(Role::Source)?;
+        primary.doubts.since(Direction::Read)?;
         Some(MAX_IN_DOUBT.saturating_sub(primary.active_reads.load(Ordering::Relaxed)))
     }
 }
 
 impl Doubts {
-    fn since(&self, role: Role) -> Option<Instant> {
+    fn since(&self, role: Direction) -> Option<Instant> {
         *self.lock(role)
     }
 
-    fn lock(&self, role: Role) -> MutexGuard<'_, Option<Instant>> {
+    fn lock(&self, role: Direction) -> MutexGuard<'_, Option<Instant>> {
         let doubt = match role {
-            Role::Source => &self.reading,
-            Role::Target => &self.writing,
+            Direction::Read => &self.reading,
+            Direction::Write => &self.writing,
         };
         doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use copyhold_s3::copy::{Lingering, Memory, WHOLE_UP_TO};
+use copyhold_s3::copy::{Memory, SlowTargetMemory, WHOLE_UP_TO};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The copies that only wait for a slow target, or for a store that does not answer.
@@ -28,7 +28,7 @@ impl SlowCopies {
     }
 
     /// Counts an object whose `bytes` stay in memory; `None`: there is no room for it.
-    pub(in crate::worker) fn admit_slow(&self, bytes: u64) -> Option<Lingering> {
+    pub(in crate::worker) fn admit_slow(&self, bytes: u64) -> Option<SlowTargetMemory> {
         self.memory.linger(bytes)
     }
 

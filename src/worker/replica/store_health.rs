@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use copyhold_core::domain::{Blocks, Evidence, ObjectKey, Role, Ruling};
+use copyhold_core::domain::{BreakerScope, Direction, Evidence, FaultVerdict, ObjectKey};
 use copyhold_s3::store::Store;
 use tokio::sync::watch;
 
@@ -39,7 +39,7 @@ pub(super) struct RoleHealth {
     /// Notified of each success, and when a doubt begins.
     pub changes: watch::Sender<()>,
     /// The last ruling, and when. Locked while one is sought.
-    pub ruling: tokio::sync::Mutex<Option<(Instant, Ruling)>>,
+    pub ruling: tokio::sync::Mutex<Option<(Instant, FaultVerdict)>>,
 }
 
 impl Default for RoleHealth {
@@ -56,7 +56,7 @@ impl Default for RoleHealth {
 /// A breaker as this process knows it.
 #[derive(Debug, Clone)]
 pub(super) struct OpenBreaker {
-    pub blocks: Blocks,
+    pub blocks: BreakerScope,
     pub why: String,
     pub probe_at: Instant,
     pub noted: Instant,
@@ -74,21 +74,21 @@ impl StoreHealth {
         }
     }
 
-    pub(super) fn of(&self, role: Role) -> &RoleHealth {
+    pub(super) fn of(&self, role: Direction) -> &RoleHealth {
         match role {
-            Role::Source => &self.reading,
-            Role::Target => &self.writing,
+            Direction::Read => &self.reading,
+            Direction::Write => &self.writing,
         }
     }
 
     /// Returns for how long an object is deferred while the open breaker forbids this; `None`: it does not.
-    pub(super) fn rest(&self, role: Role) -> Option<Duration> {
+    pub(super) fn rest(&self, role: Direction) -> Option<Duration> {
         let open = lock(&self.open);
         let open = open.as_ref().filter(|open| open.blocks.forbids(role))?;
         let until = open.probe_at.saturating_duration_since(Instant::now());
         Some(match role {
-            Role::Source => (until + AFTER_THE_PROBE).min(LONGEST_REST),
-            Role::Target => (until / 2).min(LONGEST_REST_OF_TARGET),
+            Direction::Read => (until + AFTER_THE_PROBE).min(LONGEST_REST),
+            Direction::Write => (until / 2).min(LONGEST_REST_OF_TARGET),
         })
     }
 }

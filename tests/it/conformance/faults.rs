@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Class, Failure, Verified};
+use copyhold_core::domain::{Failure, FailureClass, Verified};
 use copyhold_s3::copy::{Memory, read};
-use copyhold_sandbox::s3::{BucketHandle, Fault, Op, Order, S3Server, Synthetic, When};
+use copyhold_sandbox::s3::{BucketHandle, Fault, InjectedFault, Op, S3Server, Synthetic, When};
 use futures::{StreamExt as _, stream};
 
 use super::{PART_BYTES, object::Object, place::Place, stage::Stage, watched::Watched};
@@ -36,7 +36,7 @@ enum Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
     Copied,
-    Fails(Class),
+    Fails(FailureClass),
 }
 use Ends::{Copied, Fails};
 
@@ -54,23 +54,23 @@ const WRITE_NEXT: At = At { skip: 1, ..WRITE_FIRST };
 const COMPLETE: At = At { op: Op::CompleteMultipartUpload, ..BEGIN };
 
 /// What a store may say instead of doing what it was asked.
-fn answers() -> Vec<(Fault, Class)> {
+fn answers() -> Vec<(Fault, FailureClass)> {
     vec![
-        (Fault::internal_error(), Class::Transient),
-        (Fault::answer(502, "BadGateway"), Class::Transient),
-        (Fault::slow_down(), Class::Throttled),
-        (Fault::answer(429, "TooManyRequests"), Class::Throttled),
-        (Fault::access_denied(), Class::Denied),
-        (Fault::answer(401, "Unauthorized"), Class::Denied),
-        (Fault::forbidden("QuotaExceeded"), Class::Full),
-        (Fault::answer(507, "InsufficientStorage"), Class::Full),
-        (Fault::no_such_bucket(), Class::Misconfigured),
-        (Fault::answer(301, "PermanentRedirect"), Class::Misconfigured),
-        (Fault::forbidden("SignatureDoesNotMatch"), Class::Misconfigured),
-        (Fault::answer(400, "InvalidArgument"), Class::Refused),
-        (Fault::forbidden("InvalidObjectState"), Class::Archived),
-        (Fault::answer(400, "BadDigest"), Class::Corrupt),
-        (Fault::Reset, Class::Transient),
+        (Fault::internal_error(), FailureClass::Transient),
+        (Fault::answer(502, "BadGateway"), FailureClass::Transient),
+        (Fault::slow_down(), FailureClass::Throttled),
+        (Fault::answer(429, "TooManyRequests"), FailureClass::Throttled),
+        (Fault::access_denied(), FailureClass::Denied),
+        (Fault::answer(401, "Unauthorized"), FailureClass::Denied),
+        (Fault::forbidden("QuotaExceeded"), FailureClass::Full),
+        (Fault::answer(507, "InsufficientStorage"), FailureClass::Full),
+        (Fault::no_such_bucket(), FailureClass::Misconfigured),
+        (Fault::answer(301, "PermanentRedirect"), FailureClass::Misconfigured),
+        (Fault::forbidden("SignatureDoesNotMatch"), FailureClass::Misconfigured),
+        (Fault::answer(400, "InvalidArgument"), FailureClass::Refused),
+        (Fault::forbidden("InvalidObjectState"), FailureClass::Archived),
+        (Fault::answer(400, "BadDigest"), FailureClass::Corrupt),
+        (Fault::Reset, FailureClass::Transient),
     ]
 }
 
@@ -102,7 +102,7 @@ async fn whatever_happens_when_an_object_is_read_no_wrong_copy_is_proven() {
 async fn whatever_happens_when_a_big_object_is_opened_no_wrong_copy_is_proven() {
     let more = of_reading().into_iter().map(|(fault, ends)| match fault {
         // What is then asked for by that ETag is another object, if any.
-        Fault::WrongEtag => (fault, Fails(Class::Changed)),
+        Fault::WrongEtag => (fault, Fails(FailureClass::Changed)),
         _ => (fault, ends),
     });
     struck_at(READ_FIRST, more.collect::<Vec<_>>()).await;
@@ -112,13 +112,13 @@ async fn whatever_happens_when_a_big_object_is_opened_no_wrong_copy_is_proven() 
 async fn whatever_happens_when_another_part_is_read_no_wrong_copy_is_proven() {
     let more = of_reading().into_iter().map(|(fault, ends)| match fault {
         // From one part to the next it is another object.
-        Fault::WrongEtag => (fault, Fails(Class::Changed)),
+        Fault::WrongEtag => (fault, Fails(FailureClass::Changed)),
         _ => (fault, ends),
     });
     let gone = [
         // The object was there a moment ago: the next attempt asks whether it is gone.
-        (Fault::answer(404, "NoSuchKey"), Fails(Class::Transient)),
-        (Fault::answer(412, "PreconditionFailed"), Fails(Class::Changed)),
+        (Fault::answer(404, "NoSuchKey"), Fails(FailureClass::Transient)),
+        (Fault::answer(412, "PreconditionFailed"), Fails(FailureClass::Changed)),
     ];
     let more = more.filter(|(fault, _)| !matches!(fault, Fault::Answer(_))).chain(gone);
     struck_at(READ_NEXT, more.collect::<Vec<_>>()).await;
@@ -127,13 +127,13 @@ async fn whatever_happens_when_another_part_is_read_no_wrong_copy_is_proven() {
 /// What a source can do to an answer.
 fn of_reading() -> Vec<(Fault, Ends)> {
     vec![
-        (Fault::answer(404, "NoSuchKey"), Fails(Class::Gone)),
-        (Fault::LoseAnswer, Fails(Class::Transient)),
-        (Fault::CutBody { after: 3 }, Fails(Class::Transient)),
-        (Fault::ResetBody { after: 3 }, Fails(Class::Transient)),
-        (Fault::FlipBody { at: 7 }, Fails(Class::Corrupt)),
+        (Fault::answer(404, "NoSuchKey"), Fails(FailureClass::Gone)),
+        (Fault::LoseAnswer, Fails(FailureClass::Transient)),
+        (Fault::CutBody { after: 3 }, Fails(FailureClass::Transient)),
+        (Fault::ResetBody { after: 3 }, Fails(FailureClass::Transient)),
+        (Fault::FlipBody { at: 7 }, Fails(FailureClass::Corrupt)),
         // It has the look of an MD5 and contradicts two readings: it is unknown which of them is right.
-        (Fault::WrongEtag, Fails(Class::Corrupt)),
+        (Fault::WrongEtag, Fails(FailureClass::Corrupt)),
     ]
 }
 
@@ -144,7 +144,7 @@ async fn whatever_happens_when_an_object_is_written_no_wrong_copy_is_proven() {
 
 #[tokio::test]
 async fn whatever_happens_when_an_upload_is_begun_no_wrong_copy_is_proven() {
-    struck_at(BEGIN, [(Fault::LoseAnswer, Fails(Class::Transient))]).await;
+    struck_at(BEGIN, [(Fault::LoseAnswer, Fails(FailureClass::Transient))]).await;
 }
 
 #[tokio::test]
@@ -160,8 +160,8 @@ async fn whatever_happens_when_another_part_is_written_no_wrong_copy_is_proven()
 #[tokio::test]
 async fn whatever_happens_when_an_upload_is_completed_no_wrong_copy_is_proven() {
     let more = [
-        (Fault::answer(404, "NoSuchUpload"), Fails(Class::Transient)),
-        (Fault::answer(400, "InvalidPart"), Fails(Class::Transient)),
+        (Fault::answer(404, "NoSuchUpload"), Fails(FailureClass::Transient)),
+        (Fault::answer(400, "InvalidPart"), Fails(FailureClass::Transient)),
         // The object is there, and a HEAD shows it.
         (Fault::LoseAnswer, Copied),
         (Fault::CutBody { after: 3 }, Copied),
@@ -175,19 +175,19 @@ async fn whatever_happens_when_an_upload_is_completed_no_wrong_copy_is_proven() 
 /// What a target can do to bytes.
 fn of_writing() -> Vec<(Fault, Ends)> {
     vec![
-        (Fault::ResetUpload { after: 10 }, Fails(Class::Transient)),
-        (Fault::LoseAnswer, Fails(Class::Transient)),
-        (Fault::FlipArriving { at: 7 }, Fails(Class::Corrupt)),
+        (Fault::ResetUpload { after: 10 }, Fails(FailureClass::Transient)),
+        (Fault::LoseAnswer, Fails(FailureClass::Transient)),
+        (Fault::FlipArriving { at: 7 }, Fails(FailureClass::Corrupt)),
         (Fault::WrongEtag, Copied),
     ]
 }
 
 fn of_parts() -> Vec<(Fault, Ends)> {
     let mut all = of_writing();
-    all.push((Fault::answer(404, "NoSuchUpload"), Fails(Class::Transient)));
+    all.push((Fault::answer(404, "NoSuchUpload"), Fails(FailureClass::Transient)));
     // The store would complete the upload by the ETags that it knows, which are not those that it has answered.
     all.retain(|(fault, _)| !matches!(fault, Fault::WrongEtag));
-    all.push((Fault::WrongEtag, Fails(Class::Transient)));
+    all.push((Fault::WrongEtag, Fails(FailureClass::Transient)));
     all
 }
 
@@ -210,7 +210,7 @@ async fn a_store_that_stands_still_is_given_up_and_the_next_attempt_copies() {
     let stalls = [READ_WHOLE, READ_NEXT, WRITE_WHOLE, BEGIN, WRITE_NEXT, COMPLETE].map(|at| (at, Fault::Stall));
     let bodies = [READ_WHOLE, READ_NEXT].map(|at| (at, Fault::StallBody { after: 3 }));
     for (at, fault) in stalls.into_iter().chain(bodies) {
-        let ended = struck(at, fault, Fails(Class::Transient)).await;
+        let ended = struck(at, fault, Fails(FailureClass::Transient)).await;
         assert_eq!(ended, Ok(()), "{at:?}");
     }
 }
@@ -223,7 +223,7 @@ async fn an_upload_that_cannot_be_aborted_stays_in_the_journal() {
         let refused = play.order(Fault::answer(400, "InvalidArgument"));
         let kept = play.target.order(fault.clone(), Op::AbortMultipartUpload);
         let why = play.attempt(false).await.unwrap_err();
-        assert_eq!(why.class, Class::Refused, "{fault:?}: {why:?}");
+        assert_eq!(why.class, FailureClass::Refused, "{fault:?}: {why:?}");
         assert!(kept.strikes() > 0 && play.target.uploads().len() == 1, "{fault:?}");
         play.leaves_nothing_unknown().unwrap();
         refused.clear();
@@ -287,7 +287,7 @@ impl Play {
         Self { at, target: server.bucket("target"), server, stage, watched: Watched::new(), object }
     }
 
-    fn order(&self, fault: Fault) -> Order {
+    fn order(&self, fault: Fault) -> InjectedFault {
         let bucket = match self.at.side {
             Side::Source => self.server.bucket("source"),
             Side::Target => self.target.clone(),
@@ -305,7 +305,7 @@ impl Play {
     }
 
     /// Lets the time pass that is given to who stands still.
-    async fn attempt_in_no_time(&self, order: &Order) -> Result<Verified, Failure> {
+    async fn attempt_in_no_time(&self, order: &InjectedFault) -> Result<Verified, Failure> {
         let memory = Memory::new(64 << 20);
         let attempt = Box::pin(self.stage.attempt(&self.object, &self.watched, &memory, false));
         let skip = async {
@@ -355,7 +355,7 @@ impl Play {
     async fn heals(&self) -> Result<(), String> {
         let mut ended = self.attempt(true).await;
         // What was written down of an upload that is of no use shows only at its end: it is begun anew once more.
-        if ended.as_ref().is_err_and(|why| why.class == Class::Transient) {
+        if ended.as_ref().is_err_and(|why| why.class == FailureClass::Transient) {
             ended = self.attempt(true).await;
         }
         ended.map_err(|why| format!("it does not heal: {why:?}"))?;

@@ -111,10 +111,10 @@ impl Place {
                 Kind::InMemory | Kind::Moto => Provider::Generic,
                 Kind::Of(provider) => provider,
             },
-            facts: config::Facts { max_put_bytes: Some(PART_BYTES), ..config::Facts::default() },
+            facts: config::StoreOverrides { max_put_bytes: Some(PART_BYTES), ..config::StoreOverrides::default() },
             trust: config::Trust::default(),
             proxy: None,
-            surroundings: config::Surroundings::default(),
+            surroundings: config::NetworkEnvironment::default(),
         };
         Store::connect(&(&replica).into(), 4).await.unwrap()
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use copyhold_s3::store::Known;
+use copyhold_s3::store::Tristate;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
@@ -61,9 +61,9 @@ async fn measured(stage: &Stage) -> Vec<(String, Outcome)> {
     all.push(("probe: measures all and leaves nothing".to_owned(), whole));
     for fact in report.facts {
         let outcome = match fact.measured {
-            Known::Yes => Ok(None),
-            Known::No => Err(format!("no: {}", fact.detail)),
-            Known::Unknown => Err(format!("cannot be measured: {}", fact.detail)),
+            Tristate::Yes => Ok(None),
+            Tristate::No => Err(format!("no: {}", fact.detail)),
+            Tristate::Unknown => Err(format!("cannot be measured: {}", fact.detail)),
         };
         let outcome =
             if fact.differs() { Err(format!("the profile says {:?}: {outcome:?}", fact.profile)) } else { outcome };

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use copyhold_core::domain::{Class, Failure, Verified};
+use copyhold_core::domain::{Failure, FailureClass, Verified};
 use copyhold_s3::{
-    copy::{Ended, Job, Journal, Memory, OnExisting, Source, Step, Target, copy},
+    copy::{CopyEnd, CopyStep, Job, Journal, Memory, OnExisting, Source, Target, copy},
     store::Store,
 };
 use futures::future::BoxFuture;
@@ -112,7 +112,7 @@ impl Stage {
         let (ended, written) = tokio::join!(self.attempt(object, &watched, &memory, false), change);
         written?;
         match ended {
-            Err(why) if why.class == Class::Changed => {}
+            Err(why) if why.class == FailureClass::Changed => {}
             ended => return Err(format!("the change was not noticed: {ended:?}")),
         }
         if self.b.read(&object.key).await?.is_some() {
@@ -247,7 +247,7 @@ impl Stage {
             content: None,
             metadata: None,
             primary: None,
-            kept: copyhold_core::domain::Kept::default(),
+            kept: copyhold_core::domain::RecordedSource::default(),
             stated_bytes: None,
             sources: vec![Source { store: Arc::clone(&self.source), recorded: true, primary: true }],
             targets: vec![Target {
@@ -263,11 +263,11 @@ impl Stage {
         };
         let (steps, mut told) = mpsc::unbounded_channel();
         let ended = copy(&job, memory, &CancellationToken::new(), &steps).await;
-        assert_eq!(ended, Ended::Done);
+        assert_eq!(ended, CopyEnd::Done);
         drop(steps);
         let mut answer = None;
         while let Some(step) = told.recv().await {
-            if let Step::Target { result, .. } = step {
+            if let CopyStep::Target { result, .. } = step {
                 assert!(answer.replace(result).is_none(), "two answers about one target");
             }
         }

@@ -2,7 +2,7 @@
 
 use copyhold_core::domain::ReplicaName;
 use copyhold_s3::{
-    copy::{Entry, Journal, MemoryJournal, Older, Part, Shape, Unfinished},
+    copy::{Journal, MemoryJournal, OlderUpload, ResumableUpload, UploadEntry, UploadShape, UploadedPart},
     store::UploadId,
 };
 use futures::future::BoxFuture;
@@ -62,19 +62,19 @@ impl Watched {
 }
 
 impl Journal for Watched {
-    fn unfinished(&self) -> BoxFuture<'_, Vec<Unfinished>> {
+    fn unfinished(&self) -> BoxFuture<'_, Vec<ResumableUpload>> {
         self.notebook.unfinished()
     }
 
-    fn older(&self) -> BoxFuture<'_, Vec<Older>> {
+    fn older(&self) -> BoxFuture<'_, Vec<OlderUpload>> {
         self.notebook.older()
     }
 
-    fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a Shape) -> BoxFuture<'a, Entry> {
+    fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a UploadShape) -> BoxFuture<'a, UploadEntry> {
         self.notebook.intend(replica, shape)
     }
 
-    fn began<'a>(&'a self, entry: Entry, upload: &'a UploadId) -> BoxFuture<'a, ()> {
+    fn began<'a>(&'a self, entry: UploadEntry, upload: &'a UploadId) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             self.notebook.began(entry, upload).await;
             self.progress.send_modify(|progress| progress.begun += 1);
@@ -82,7 +82,7 @@ impl Journal for Watched {
         })
     }
 
-    fn part(&self, entry: Entry, part: Part) {
+    fn part(&self, entry: UploadEntry, part: UploadedPart) {
         self.progress.send_modify(|progress| progress.parts.push(part.number));
         self.notebook.part(entry, part);
     }
@@ -91,11 +91,11 @@ impl Journal for Watched {
         self.notebook.settle()
     }
 
-    fn spoil(&self, entry: Entry) {
+    fn spoil(&self, entry: UploadEntry) {
         self.notebook.spoil(entry);
     }
 
-    fn over(&self, entry: Entry) {
+    fn over(&self, entry: UploadEntry) {
         self.notebook.over(entry);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{process::Stdio, time::Duration};
 
-use copyhold_sandbox::s3::{BucketOptions, Fault, Gate, Generated, Op, When};
+use copyhold_sandbox::s3::{BucketOptions, Fault, GeneratedListing, Op, PauseGate, When};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{count, figures, scanned, told};
@@ -12,7 +12,7 @@ const OBJECTS: u64 = 40_000;
 
 async fn listing() -> World {
     let world = World::new().await;
-    let generated = Generated { objects: OBJECTS, per_folder: 4_000 };
+    let generated = GeneratedListing { objects: OBJECTS, per_folder: 4_000 };
     world.s3.create_bucket(&bucket("b2"), BucketOptions::generated(generated));
     world
 }
@@ -22,7 +22,7 @@ async fn killed_ten_times_it_registers_everything_once() {
     let world = listing().await;
     for _ in 0..10 {
         // Forty pages are too many for ten times these.
-        let gate = Gate::new();
+        let gate = PauseGate::new();
         let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).skip(3));
         let mut scan = world.program(&["scan"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         soon("a page is waited for", gate.holds(1)).await;
@@ -47,7 +47,7 @@ async fn killed_ten_times_it_registers_everything_once() {
     assert_eq!((code, figures(&report)), (0, [OBJECTS, OBJECTS, 0, 0, 0]));
     assert!(report["resumed_since"].is_i64() && report["listed_now"].as_u64() < Some(OBJECTS), "{report}");
     assert_eq!(count(&world, "object_copies").await.unsigned_abs(), OBJECTS);
-    let generated = Generated { objects: OBJECTS, per_folder: 4_000 };
+    let generated = GeneratedListing { objects: OBJECTS, per_folder: 4_000 };
     let last = generated.key(OBJECTS - 1);
     world.until(&format!("SELECT max(object_key) = '{last}' FROM copyhold.object_copies")).await;
     // A row that was registered twice would be of a later generation than its neighbours allow.
@@ -57,7 +57,7 @@ async fn killed_ten_times_it_registers_everything_once() {
 #[tokio::test]
 async fn told_to_stop_it_ends_after_its_pages_and_says_how_to_go_on() {
     let world = listing().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).skip(6));
     let scan = world.program(&["scan"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(scan.id().unwrap()).unwrap()).unwrap();
@@ -81,7 +81,7 @@ async fn told_to_stop_it_ends_after_its_pages_and_says_how_to_go_on() {
 #[tokio::test]
 async fn a_second_process_leaves_a_scan_to_the_first_and_goes_on_with_it_when_that_is_dead() {
     let world = listing().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).skip(6));
     let mut first = world.program(&["scan"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     soon("all parts wait for a page", gate.holds(4)).await;
@@ -109,7 +109,7 @@ async fn a_second_process_leaves_a_scan_to_the_first_and_goes_on_with_it_when_th
 #[tokio::test]
 async fn a_process_that_has_lost_its_scan_to_another_writes_nothing_more() {
     let world = listing().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).skip(6));
     let first = world.program(&["scan"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     soon("all parts wait for a page", gate.holds(4)).await;
@@ -129,7 +129,7 @@ async fn a_process_that_has_lost_its_scan_to_another_writes_nothing_more() {
 #[tokio::test]
 async fn what_an_operator_deletes_meanwhile_is_no_gap_and_no_error() {
     let world = listing().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::ListObjectsV2).skip(6));
     let scan = world.program(&["scan"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     soon("all parts wait for a page", gate.holds(4)).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_sandbox::s3::{BucketOptions, Fault, Generated, Op, Quirk, When};
+use copyhold_sandbox::s3::{BucketOptions, Fault, GeneratedListing, Op, Quirk, When};
 
 use super::{count, figures, registered, scanned, told};
 use crate::harness::{World, bucket, soon};
@@ -12,7 +12,7 @@ const LIST: Op = Op::ListObjectsV2;
 /// A world whose primary's bucket is like this and lists so many objects.
 async fn listing(objects: u64, options: BucketOptions) -> World {
     let world = World::new().await;
-    let generated = Some(Generated { objects, per_folder: 1_000_000 });
+    let generated = Some(GeneratedListing { objects, per_folder: 1_000_000 });
     world.s3.create_bucket(&bucket("b2"), BucketOptions { generated, ..options });
     world
 }

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use copyhold_db::walk::{KeySample, ObjectRange};
-use copyhold_sandbox::s3::{Fault, Gate, Op, When};
+use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -83,7 +83,7 @@ async fn what_was_stopped_says_how_to_go_on() {
     let keys = ["k0", "k1", "k2", "k3", "k4"];
     let world = copied(&keys).await;
     world.bucket("scw").damage("k4", 0);
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     let held = world.bucket("b2").order(Fault::Hold(gate.clone()), When::op(Op::GetObject).key("k2"));
     let mut command = world.program(&["verify", "--prefix", "k", "--workers", "1", "--json"]);
     let child = command.stdout(Stdio::piped()).spawn().unwrap();

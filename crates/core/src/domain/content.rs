@@ -1,25 +1,27 @@
+//! Content and metadata of an object as hashes, and what a source said when they were read.
+
 use std::fmt;
 
 use super::ReplicaName;
 
-/// CRC-64/NVME of a whole object: combinable across parts, and what AWS calls
-/// a full-object checksum. It tells damage from sameness, not friend from foe.
+/// CRC-64/NVME of a whole object: combinable across parts; AWS calls it a full-object checksum.
+/// It detects damage, not forgery.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ContentHash(pub u64);
 
-/// What one complete read of a generation found: later reads must find the same.
+/// Size and hash that the first complete read of a generation found. Later reads must find the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content {
     pub size_bytes: u64,
     pub hash: ContentHash,
 }
 
-/// A hash of an object's metadata in canonical form, which tells sameness.
+/// A hash of an object's metadata in canonical form. Equal hashes mean equal metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetadataHash(pub u64);
 
-/// What a source said of the object when it was read, in the store's own words and clock. A later reading that finds
-/// other bytes there is judged by it.
+/// Last-Modified and ETag that a source returned when the object was read, by the store's own clock.
+/// A later reading that finds other bytes is judged against it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceReading {
     pub replica: ReplicaName,
@@ -30,7 +32,7 @@ pub struct SourceReading {
 }
 
 impl MetadataHash {
-    /// The bits as PostgreSQL's `bigint` keeps them.
+    /// Returns the bits as PostgreSQL's `bigint` stores them.
     #[must_use]
     pub fn to_bigint(self) -> i64 {
         self.0.cast_signed()
@@ -43,7 +45,7 @@ impl MetadataHash {
 }
 
 impl ContentHash {
-    /// The bits as PostgreSQL's `bigint` keeps them.
+    /// Returns the bits as PostgreSQL's `bigint` stores them.
     #[must_use]
     pub fn to_bigint(self) -> i64 {
         self.0.cast_signed()

@@ -2,20 +2,20 @@
 
 use std::{fmt, str::FromStr};
 
-/// Names one log: ids of another one mean something else. Eight hexadecimal digits.
+/// Identifies one event log: ids of another log mean something else. Eight hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u32);
 
-/// How far a reader has come: `12345@1a2b3c4d`, or `12345` of whoever does not know which log it reads.
+/// A reader's position: `12345@1a2b3c4d`, or `12345` if the reader does not know which log it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// The event that was seen last; 0: none.
+    /// The last event that the reader has received; 0: none.
     pub id: i64,
-    /// The log that it was seen in.
+    /// The log that the event belongs to.
     pub epoch: Option<Epoch>,
 }
 
-/// Why a text is no cursor.
+/// Why a text is not a cursor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCursor {
     #[error("an event's id is a number, as in 12345 or 12345@1a2b3c4d, not {0:?}")]
@@ -24,7 +24,7 @@ pub enum InvalidCursor {
     Negative(String),
     #[error("no event's id is as large as {0}; the greatest is {max}", max = i64::MAX)]
     TooLarge(String),
-    #[error("behind the @ of an event's id are the eight hexadecimal digits that it was given with, not {0:?}")]
+    #[error("the @ of an event's id is followed by the eight hexadecimal digits that came with it, not {0:?}")]
     Epoch(String),
 }
 
@@ -84,7 +84,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Whatever somebody sent, cut to what fits into a sentence.
+/// Returns untrusted text, cut to a length that fits into a sentence.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((at, _)) => format!("{}…", &text[..at]),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_sends_no_cursor_is_told_what_one_is() {
+    fn an_invalid_cursor_is_answered_with_what_a_cursor_is() {
         let wrong = |text: &str| text.parse::<Cursor>().unwrap_err();
         for text in ["", "x", "1x", "+1", " 1", "-", "1.5", "--1", "@1a2b3c4d", "latest"] {
             assert!(matches!(wrong(text), InvalidCursor::NoNumber(_)), "{text}");

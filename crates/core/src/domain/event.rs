@@ -1,48 +1,48 @@
-//! The kinds of events that Copyhold writes, and which of them are kept.
+//! The kinds of events that Copyhold writes, and the set of kinds that an operator keeps.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-/// What an event of ours tells: the member `kind` of its data. docs/events.md has the other members of each.
+/// The member `kind` of an event that Copyhold writes. docs/events.md lists the other members of each kind.
 ///
-/// Other programs append events of kinds of their own, and without any.
+/// Applications append events with kinds of their own, or without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EventKind {
-    /// Copies of an object were recorded; says whether all that are wanted are.
+    /// Copies of an object were recorded; the event says whether that completes the object.
     ObjectCopied,
-    /// The primary has another content of it than was registered: a new generation begins.
+    /// The primary has content other than what was registered: a new generation begins.
     ObjectChanged,
-    /// An attempt at one replica failed; there will be another.
+    /// An attempt at one replica failed and will be retried.
     CopyFailed,
-    /// It will not be tried again until somebody says so.
+    /// The copy is not retried until an operator or the application asks for it.
     CopyParked,
-    /// A copy on record turned out to be missing, damaged or of another content, and is wanted again.
+    /// A recorded copy is missing, damaged or has other content, and is wanted again.
     CopyLost,
-    /// A daemon has found that a lease of its is not its own any more, and stops that copy.
+    /// A daemon has found that it no longer holds a lease, and stops that copy.
     LeaseLost,
-    /// A lease ran out without its holder, and the object is free again.
+    /// A lease expired without a result from its holder; the object can be claimed again.
     LeaseSwept,
     ReplicaAdded,
     ReplicaPaused,
     ReplicaResumed,
     ReplicaBreakerOpened,
     ReplicaBreakerClosed,
-    /// No more is copied to it for now; it remains a source.
+    /// The replica receives no more copies; it remains a source.
     ReplicaDraining,
     ReplicaUndrained,
-    /// All its copies are wanted again: its bucket was lost.
+    /// All copies of the replica are wanted again because its bucket was lost.
     ReplicaReset,
-    /// It is another bucket from now on.
+    /// The replica's name now denotes another bucket.
     ReplicaMoved,
-    /// Its columns are gone.
+    /// The replica's columns were dropped.
     ReplicaRemoved,
-    /// It is the primary from now on.
+    /// The replica is the primary from now on.
     ReplicaPromoted,
-    /// Too many objects were changed at it without being registered: they are parked from here on.
+    /// Too many objects changed at the primary without being registered; further ones are parked.
     ReplicaChangesParked,
-    /// Other rules say which replicas objects are wanted at.
+    /// The rules that say where objects are wanted have changed.
     ReplicaRulesChanged,
     DaemonStarted,
-    /// It has said farewell, or has not said for long that it lives.
+    /// The daemon has deregistered, or its heartbeat is missing for too long.
     DaemonStopped,
 }
 
@@ -72,7 +72,7 @@ impl EventKind {
         Self::DaemonStopped,
     ];
 
-    /// As it stands in the log.
+    /// Returns the kind as it is written in the log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -108,11 +108,11 @@ impl fmt::Display for EventKind {
     }
 }
 
-/// The kinds of events that are kept: the others are never written.
+/// The kinds of events that are kept; others are never written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventKinds(BTreeSet<EventKind>);
 
-/// A word that is no kind.
+/// A word that is not a kind of event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no kind of event")]
 pub struct UnknownKind(pub String);

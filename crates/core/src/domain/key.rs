@@ -1,4 +1,4 @@
-//! Object keys, byte for byte, and how untrusted text is shown.
+//! Object keys, byte for byte, and the escaping of untrusted text.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use super::terminal::is_unsafe;
 /// The longest key that S3 knows, in bytes of UTF-8.
 pub const MAX_KEY_BYTES: usize = 1024;
 
-/// A key exactly as the source spells it: never trimmed, decoded or tidied,
+/// A key exactly as the source spells it: never trimmed, decoded or normalized,
 /// because `a//b` and `a/b` are two objects.
 ///
-/// `Display` and `Debug` escape it, since a key is untrusted text: whoever may
-/// upload chooses it, and it ends up on terminals and in logs. The bytes
-/// themselves come from [`ObjectKey::as_str`].
+/// `Display` and `Debug` escape it, since a key is untrusted text: any uploader
+/// chooses it, and it ends up on terminals and in logs. [`ObjectKey::as_str`]
+/// returns the bytes themselves.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(String);
 
-/// Why a string is no key.
+/// Why a string is not a valid key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
     #[error("a key cannot be empty")]
@@ -28,7 +28,7 @@ pub enum InvalidKey {
 }
 
 impl ObjectKey {
-    /// Takes `key` as it is, or says why it is none.
+    /// Accepts `key` unchanged, or returns why it is invalid.
     pub fn new(key: impl Into<String>) -> Result<Self, InvalidKey> {
         let key = key.into();
         match key.len() {
@@ -39,7 +39,7 @@ impl ObjectKey {
         }
     }
 
-    /// The key's own bytes, for stores and statements; not for people's eyes.
+    /// Returns the unescaped key, for stores and statements. Do not show it to people.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -58,8 +58,8 @@ impl fmt::Debug for ObjectKey {
     }
 }
 
-/// Writes untrusted text so that it cannot move a cursor, hide itself, or turn
-/// the rest of a line around; what is left readable stays as it is.
+/// Writes untrusted text so that it cannot move a cursor, hide itself, or reverse
+/// the rest of a line; readable characters stay as they are.
 pub fn escape(text: &str, f: &mut impl fmt::Write) -> fmt::Result {
     for c in text.chars() {
         if is_unsafe(c) || c == '\\' {

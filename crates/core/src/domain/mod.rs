@@ -1,45 +1,33 @@
-//! The words of the system as types. Pure: no I/O, no wall clock, no `async`.
+//! Domain types: objects, leases, failures, events, rules. Pure: no I/O, no wall clock, no `async`.
 
-mod backoff;
-mod breaker;
-mod class;
 mod content;
 mod cursor;
-mod documents;
-mod doubt;
 mod event;
-mod evidence;
-mod fold;
+mod event_documents;
+mod failure;
 mod key;
+mod key_folding;
 mod lease;
 mod not_carried;
-mod outcome;
 mod replica;
 mod rule;
 mod size;
-mod source_verdict;
 mod terminal;
 mod time;
-mod unusual;
+mod unusual_key;
 
-pub use backoff::{Attempt, Next, TRIES, next_try};
-pub use breaker::{Blocks, Role, charges_probed, next_probe};
-pub use class::{Class, Scope};
 pub use content::{Content, ContentHash, MetadataHash, SourceReading};
 pub use cursor::{Cursor, Epoch, InvalidCursor};
-pub use documents::{NoEvents, documents};
-pub use doubt::{Canary, MAX_IN_DOUBT, Ruling, TRIAL_OBJECTS, TrialCount, rule};
 pub use event::{EventKind, EventKinds, UnknownKind};
-pub use evidence::{Evidence, Suspicion};
-pub use fold::{Fold, Folds};
+pub use event_documents::{InvalidEvents, split_events};
+pub use failure::*;
 pub use key::{InvalidKey, MAX_KEY_BYTES, ObjectKey, escape, escaped, excerpt};
-pub use lease::{Arrival, Fence, Generation, Lease, PriorFailure, ReplicaState};
+pub use key_folding::{Fold, Folds};
+pub use lease::{Fence, Generation, Lease, PriorFailure, RegistrationOrder, ReplicaState};
 pub use not_carried::NotCarried;
-pub use outcome::{Failure, Outcome, Verified};
 pub use replica::{InvalidName, ReplicaName, SchemaName};
 pub use rule::Rule;
 pub use size::size_text;
-pub use source_verdict::{EtagMatch, FoundThere, Kept, SourceVerdict, judge_metadata, judge_source};
 pub use terminal::{VisibleLine, visible, visible_json, visible_line};
 pub use time::{micros, micros_since_epoch, utc};
-pub use unusual::{KeyTrait, Unusual, is_kept, lookalikes, may_be_made_of, simplified};
+pub use unusual_key::{KeyTrait, UnusualKey, is_kept, lookalikes, may_be_made_of, simplified};

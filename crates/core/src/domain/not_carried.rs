@@ -1,8 +1,8 @@
-//! What an object may have beside its bytes and metadata, and what a copy of it lacks.
+//! Properties of an object that copies lack: tags, locks, encryption, redirect, storage class.
 
 use std::fmt;
 
-/// A property of an object that a copy of it lacks.
+/// A property of the source object that its copies lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NotCarried {
     /// It has tags.
@@ -10,11 +10,11 @@ pub enum NotCarried {
     /// It is locked until a date, in governance or compliance mode.
     ObjectLock,
     LegalHold,
-    /// It is encrypted by a key that the store's key service keeps (SSE-KMS): the copy is encrypted as its bucket says.
+    /// It is encrypted with a key of the store's key service (SSE-KMS). The copy gets the encryption of its bucket.
     KmsEncryption,
-    /// It redirects the readers of a website. The only one that is sent along, so that only some copies may lack it.
+    /// It redirects the readers of a website. Uploads send this one along, so only some copies lack it.
     Redirect,
-    /// It is in another storage class than the standard one: the copy is in the class of its replica's settings.
+    /// It is not in the standard storage class. The copy is in the class of its replica's settings.
     StorageClass,
 }
 
@@ -22,13 +22,13 @@ impl NotCarried {
     pub const ALL: [Self; 6] =
         [Self::Tags, Self::ObjectLock, Self::LegalHold, Self::KmsEncryption, Self::Redirect, Self::StorageClass];
 
-    /// Whether copies get it where their stores take it.
+    /// Returns whether uploads send it, so that copies have it where their stores accept it.
     #[must_use]
     pub const fn is_tried(self) -> bool {
         matches!(self, Self::Redirect)
     }
 
-    /// The word for it in tables, events and metrics.
+    /// Returns its name in tables, events and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

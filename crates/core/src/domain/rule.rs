@@ -1,19 +1,19 @@
-//! A rule: at which replicas objects of some keys and sizes are wanted.
+//! A replication rule: which replicas get the objects with a given prefix and size.
 
 use std::fmt;
 
 use super::{ReplicaName, size_text};
 
-/// Where objects of some keys and sizes are wanted.
+/// The replicas at which objects with a given prefix and size are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What the key begins with, byte for byte.
+    /// Matches the beginning of the key, byte for byte.
     pub prefix: String,
-    /// The object has at least so many bytes. A rule with either bound fits no object of unknown size.
+    /// The smallest size that matches. A rule with either bound matches no object of unknown size.
     pub min_bytes: Option<u64>,
-    /// And at most so many.
+    /// The largest size that matches.
     pub max_bytes: Option<u64>,
-    /// Each once, in the order in which they stand there. The primary has all objects anyway.
+    /// Each replica once, in the order of the rule. The primary has all objects anyway.
     pub replicas: Vec<ReplicaName>,
 }
 

@@ -1,11 +1,11 @@
-//! What a terminal obeys, or does not show, in a text; and texts without it.
+//! Removes control and invisible characters from whole lines and documents before a terminal shows them.
 //!
-//! Keys and other single values go through [`escape`](super::escape), which is reversible. What is here is the last wall
-//! behind it, for whole lines and documents: nothing that it lets through can move a cursor or turn a line around.
+//! Keys and other single values go through [`escape`](super::escape), which is reversible. The functions here are the
+//! second line of defence: their output cannot move a cursor or reverse a line.
 
 use std::{borrow::Cow, fmt};
 
-/// Whether a terminal obeys this character, shows nothing for it, or takes it for a line's end.
+/// Returns whether a terminal executes this character, shows nothing for it, or treats it as the end of a line.
 #[must_use]
 pub fn is_unsafe(c: char) -> bool {
     // C0, DEL and C1.
@@ -21,19 +21,19 @@ fn is_invisible(c: char) -> bool {
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Text of several lines, ours with words of others in it: all but the line ends is made visible.
+/// Escapes unsafe characters in text of several lines; line ends stay.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     replaced(text, |c| c != '\n' && is_unsafe(c), |c, to| to.extend(c.escape_default()))
 }
 
-/// The same in one line.
+/// Escapes unsafe characters in text of one line; line ends are escaped too.
 #[must_use]
 pub fn visible_line(text: &str) -> Cow<'_, str> {
     replaced(text, is_unsafe, |c, to| to.extend(c.escape_default()))
 }
 
-/// The same JSON document with each such character as `\u00XX`; the line ends between its values stay.
+/// Escapes unsafe characters of a JSON document as `\u00XX`; line ends between its values stay.
 #[must_use]
 pub fn visible_json(text: &str) -> Cow<'_, str> {
     replaced(
@@ -53,7 +53,7 @@ pub fn visible_json(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// Makes what is written to it visible, in one line.
+/// A writer that escapes unsafe characters and line ends.
 #[derive(Debug)]
 pub struct VisibleLine<W>(pub W);
 

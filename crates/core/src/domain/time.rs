@@ -1,22 +1,24 @@
+//! Conversions between Rust's times and the tables' microseconds since the epoch.
+
 use std::time::{Duration, SystemTime};
 
 /// The end of the year 9999, in seconds since the epoch.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// Whole microseconds, as every time in the tables.
+/// Returns whole microseconds, the unit of every time in the tables.
 #[must_use]
 pub fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A time that a store told, as those of the tables: µs since the epoch, and 0 for what is before it.
+/// Returns a store's time in the unit of the tables: µs since the epoch, and 0 for times before it.
 #[must_use]
 pub fn micros_since_epoch(at: SystemTime) -> i64 {
     micros(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
-/// A time of the tables, µs since the epoch, for people: `2026-11-21T20:03:11Z`. Times set by hand may be anything;
-/// what is no date is shown as the number it is.
+/// Formats a time of the tables (µs since the epoch) for people: `2026-11-21T20:03:11Z`. A row edited by hand may hold
+/// anything; what is not a date is shown as a number.
 #[must_use]
 pub fn utc(micros: i64) -> String {
     match u64::try_from(micros).map(Duration::from_micros) {
@@ -45,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_that_somebody_wrote_into_a_table_can_be_shown() {
+    fn any_number_written_into_a_table_by_hand_can_be_shown() {
         assert_eq!(utc(0), "1970-01-01T00:00:00Z");
         assert_eq!(utc(1_795_291_391_999_999), "2026-11-21T20:03:11Z");
         assert_eq!(utc(253_402_300_799_999_999), "9999-12-31T23:59:59Z");

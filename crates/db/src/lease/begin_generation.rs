@@ -1,6 +1,8 @@
 //! Begins a generation with a content that was read and that no application registered.
 
-use copyhold_core::domain::{Class, Content, EventKind, EventKinds, Lease, ReplicaName, SchemaName, SourceReading};
+use copyhold_core::domain::{
+    Content, EventKind, EventKinds, FailureClass, Lease, ReplicaName, SchemaName, SourceReading,
+};
 use sqlx::SqlStr;
 
 use super::{
@@ -55,7 +57,7 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName]) -> String
            ",
     );
     let wanted = each(&|r| format!("CASE WHEN o.{} IS NOT NULL AND $6 <> '{r}' THEN '{r}' END", r.due_column()), ", ");
-    let class = Class::Changed;
+    let class = FailureClass::Changed;
     format!(
         "WITH asked AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS a(k, f, g)

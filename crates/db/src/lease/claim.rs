@@ -9,8 +9,8 @@ use std::{
 };
 
 use copyhold_core::domain::{
-    Arrival, Class, Content, ContentHash, Fence, Generation, Lease, MetadataHash, ObjectKey, PriorFailure, ReplicaName,
-    ReplicaState, SourceReading, micros,
+    Content, ContentHash, FailureClass, Fence, Generation, Lease, MetadataHash, ObjectKey, PriorFailure,
+    RegistrationOrder, ReplicaName, ReplicaState, SourceReading, micros,
 };
 use futures::FutureExt as _;
 use rand::RngExt as _;
@@ -244,7 +244,7 @@ impl Database {
         };
         let prior = |replica: &ReplicaName| {
             let (class, attempts) = failures.get(replica.as_str())?;
-            let class = Class::ALL.into_iter().find(|c| c.as_str() == class);
+            let class = FailureClass::ALL.into_iter().find(|c| c.as_str() == class);
             Some(PriorFailure { class, attempts: *attempts })
         };
         let state = |replica: &ReplicaName| ReplicaState {
@@ -254,7 +254,7 @@ impl Database {
             prior: prior(replica),
         };
         Ok(Lease {
-            arrival: Arrival(row.try_get("id")?),
+            registration_order: RegistrationOrder(row.try_get("id")?),
             generation: Generation(row.try_get("generation")?),
             fence,
             claimed: sent,

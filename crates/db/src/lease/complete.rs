@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use copyhold_core::domain::{
-    Content, EventKind, EventKinds, Failure, Fence, Generation, MetadataHash, Next, NotCarried, ObjectKey, Outcome,
-    ReplicaName, SchemaName, SourceReading, micros,
+    Content, EventKind, EventKinds, Failure, Fence, Generation, MetadataHash, NextAttempt, NotCarried, ObjectKey,
+    Outcome, ReplicaName, SchemaName, SourceReading, micros,
 };
 use sqlx::SqlStr;
 
@@ -173,12 +173,12 @@ fn recorded_now(replicas: &[ReplicaName], name: &str, holds: impl Fn(usize) -> S
 fn noted(schema: &str) -> String {
     let now = format!("{schema}.now_utc_micro_seconds()");
     let entries = format!(
-        "SELECT k, r, s, h, m, {first_look}, t
+        "SELECT k, r, s, h, m, {bucket_contents}, t
       FROM unnest($21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[]) AS n(k, r, s, h, m, t)
     UNION ALL
     SELECT done.object_key, r, NULL, NULL, NULL, greatest(done.until - {now}, 0), greatest(done.until - {now}, 0)
       FROM done CROSS JOIN unnest(done.doubtful) AS r",
-        first_look = unsettled::first_look(),
+        bucket_contents = unsettled::bucket_contents(),
     );
     unsettled::insert(schema, &entries)
 }
@@ -314,7 +314,7 @@ fn change(report: &Report, replica: &ReplicaName, now: Instant) -> (Option<i64>,
         Some((_, Outcome::Recorded { proven, .. })) => (Some(micros(now.saturating_duration_since(*proven))), None),
         Some((_, Outcome::Cleared { next, .. })) => (Some(WRITE_DELAY), Some(due(*next))),
         Some((_, Outcome::Failed { next, .. })) => (None, Some(due(*next))),
-        Some((_, Outcome::Rests { delay })) => (None, Some(micros(*delay))),
+        Some((_, Outcome::Deferred { delay })) => (None, Some(micros(*delay))),
     }
 }
 
@@ -322,10 +322,10 @@ fn words(properties: &[NotCarried]) -> String {
     properties.iter().map(|property| property.as_str()).collect::<Vec<_>>().join(",")
 }
 
-fn due(next: Next) -> i64 {
+fn due(next: NextAttempt) -> i64 {
     match next {
-        Next::After { delay, .. } => micros(delay),
-        Next::Parked => PARKED,
+        NextAttempt::After { delay, .. } => micros(delay),
+        NextAttempt::Parked => PARKED,
     }
 }
 
@@ -346,14 +346,14 @@ fn failure<'a>(
     kinds: &EventKinds,
 ) -> Option<FailedOutcome<'a>> {
     let (kind, next, why) = match outcome {
-        Outcome::Recorded { .. } | Outcome::Rests { .. } => return None,
+        Outcome::Recorded { .. } | Outcome::Deferred { .. } => return None,
         Outcome::Cleared { next, why } => (EventKind::CopyLost, next, why),
-        Outcome::Failed { next: next @ Next::Parked, why } => (EventKind::CopyParked, next, why),
-        Outcome::Failed { next: next @ Next::After { .. }, why } => (EventKind::CopyFailed, next, why),
+        Outcome::Failed { next: next @ NextAttempt::Parked, why } => (EventKind::CopyParked, next, why),
+        Outcome::Failed { next: next @ NextAttempt::After { .. }, why } => (EventKind::CopyFailed, next, why),
     };
     let (counted, delay) = match next {
-        Next::After { delay, counted } => (*counted, Some(micros(*delay))),
-        Next::Parked => (true, None),
+        NextAttempt::After { delay, counted } => (*counted, Some(micros(*delay))),
+        NextAttempt::Parked => (true, None),
     };
     Some(FailedOutcome { key, replica, why, counted, kind: Some(kind).filter(|kind| kinds.contains(*kind)), delay })
 }

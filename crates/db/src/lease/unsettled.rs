@@ -133,7 +133,7 @@ fn longest_settle(schema: &str) -> String {
 }
 
 /// µs from the note of a write to the first check.
-pub(crate) fn first_look() -> i64 {
+pub(crate) fn bucket_contents() -> i64 {
     micros(FIRST_LOOK)
 }
 
@@ -143,7 +143,7 @@ fn note(schema: &SchemaName) -> SqlStr {
     let entries = format!(
         "SELECT k, r, s, h, m, {}, t
       FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS n(k, r, s, h, m, t)",
-        first_look()
+        bucket_contents()
     );
     trusted_sql(format!("-- {NOTE}\n{}", insert(&schema, &entries)))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Blocks, Class, EventKind, ReplicaName, micros, next_probe, utc};
+use copyhold_core::domain::{BreakerScope, EventKind, FailureClass, ReplicaName, micros, next_probe, utc};
 
 use crate::{
     error::{DatabaseError, with_timeout},
@@ -18,9 +18,9 @@ pub struct Breaker {
     /// µs since the epoch by the database's clock. It identifies this opening: results of probes of an earlier one
     /// change nothing.
     pub opened_at: i64,
-    pub blocks: Blocks,
+    pub blocks: BreakerScope,
     /// The class of the failure that opened it; `None`: a class of another version of this program.
-    pub class: Option<Class>,
+    pub class: Option<FailureClass>,
     /// The message of that failure.
     pub message: String,
     /// How long until a daemon may probe the store again; zero: now.
@@ -56,7 +56,7 @@ impl Breaker {
     /// A clause for operators: since when, and why.
     #[must_use]
     pub fn why(&self) -> String {
-        let class = self.class.map_or("unknown", Class::as_str);
+        let class = self.class.map_or("unknown", FailureClass::as_str);
         let since = utc(self.opened_at);
         format!("its breaker is open since {since}: {class}: {}", self.message)
     }
@@ -67,8 +67,8 @@ impl Database {
     pub async fn open_breaker(
         &self,
         replica: &ReplicaName,
-        blocks: Blocks,
-        class: Class,
+        blocks: BreakerScope,
+        class: FailureClass,
         message: &str,
     ) -> Result<bool, DatabaseError> {
         let schema = self.schema.quoted();
@@ -88,8 +88,8 @@ WITH opened AS (
 ),
 {logged}
 SELECT FROM opened CROSS JOIN logged",
-            writing = Blocks::Writing.as_str(),
-            all = Blocks::All.as_str(),
+            writing = BreakerScope::Writing.as_str(),
+            all = BreakerScope::All.as_str(),
         ));
         let query = sqlx::query(sql)
             .bind(replica.as_str())
@@ -139,7 +139,7 @@ UPDATE {schema}.replicas SET probe_at = {schema}.now_utc_micro_seconds() + $3
             }
             ProbeResult::Unhealthy => {
                 let failed = breaker.probes_failed.saturating_add(1);
-                let delay = micros(next_probe(breaker.class.unwrap_or(Class::Transient), failed));
+                let delay = micros(next_probe(breaker.class.unwrap_or(FailureClass::Transient), failed));
                 format!("probes_failed = {failed}, probe_at = {schema}.now_utc_micro_seconds() + {delay}")
             }
         };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use copyhold_core::domain::{Class, EventKind, Failure, ReplicaName, micros};
+use copyhold_core::domain::{EventKind, Failure, FailureClass, ReplicaName, micros};
 
 use crate::{
     error::{DatabaseError, with_timeout},
@@ -36,7 +36,7 @@ pub fn too_many_changes(replica: &ReplicaName) -> Failure {
          found for {minutes} minutes. To have it copied, register the key again (`copyhold enqueue`), or set \
          [guard] changed = \"copy_all\" and retry"
     );
-    Failure::new(Class::Changed, format!("source {replica}: {what}"))
+    Failure::new(FailureClass::Changed, format!("source {replica}: {what}"))
 }
 
 /// As [`too_many_changes`], where the configuration parks every unregistered change.
@@ -44,7 +44,7 @@ pub fn too_many_changes(replica: &ReplicaName) -> Failure {
 pub fn changes_are_parked(replica: &ReplicaName) -> Failure {
     let what = "it was changed there without being registered, and [guard] changed = \"park\". To have it copied, register \
                 the key again (`copyhold enqueue`)";
-    Failure::new(Class::Changed, format!("source {replica}: {what}"))
+    Failure::new(FailureClass::Changed, format!("source {replica}: {what}"))
 }
 
 impl Database {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use copyhold_core::domain::{Arrival, Blocks, Class, Generation, ReplicaName, micros};
+use copyhold_core::domain::{BreakerScope, FailureClass, Generation, RegistrationOrder, ReplicaName, micros};
 use sqlx::{Row as _, postgres::PgRow};
 
 use super::{breaker::Breaker, pause::Pause};
@@ -97,7 +97,7 @@ pub struct DrainState {
 pub struct FormerPrimary {
     /// Objects up to this arrival were registered while it was the primary: under their keys it holds the registered
     /// content.
-    pub through: Arrival,
+    pub through: RegistrationOrder,
     /// Generations up to this one were registered while it was the primary: contents that no daemon has read yet may be
     /// there.
     pub begun_through: Generation,
@@ -218,7 +218,7 @@ fn former(row: &PgRow) -> Result<Option<FormerPrimary>, sqlx::Error> {
     let begun: Option<i64> = row.try_get("begun_through")?;
     let foreign_before: Option<i64> = row.try_get("foreign_before")?;
     Ok(Some(FormerPrimary {
-        through: Arrival(through),
+        through: RegistrationOrder(through),
         begun_through: Generation(begun.unwrap_or(i64::MIN)),
         foreign_before: foreign_before.map(system_time),
     }))
@@ -250,8 +250,12 @@ fn breaker(row: &PgRow) -> Result<Option<Breaker>, sqlx::Error> {
     let probe_in: i64 = row.try_get("probe_in")?;
     Ok(Some(Breaker {
         opened_at,
-        blocks: known("replicas.breaker_blocks", &blocks, Blocks::ALL.into_iter().find(|b| b.as_str() == blocks))?,
-        class: Class::ALL.into_iter().find(|c| c.as_str() == class),
+        blocks: known(
+            "replicas.breaker_blocks",
+            &blocks,
+            BreakerScope::ALL.into_iter().find(|b| b.as_str() == blocks),
+        )?,
+        class: FailureClass::ALL.into_iter().find(|c| c.as_str() == class),
         message: row.try_get("breaker_message")?,
         probe_in: Duration::from_micros(u64::try_from(probe_in).unwrap_or_default()),
         probes_failed: u32::try_from(row.try_get::<i32, _>("probes_failed")?).unwrap_or_default(),

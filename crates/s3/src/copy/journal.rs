@@ -1,4 +1,4 @@
-//! What is remembered of uploads in parts, so that whoever comes next goes on with them.
+//! The record of uploads in parts, from which the next attempt resumes them.
 
 use std::fmt;
 
@@ -7,78 +7,78 @@ use futures::future::BoxFuture;
 
 use crate::store::{ETag, Md5, UploadId};
 
-/// The memory of one object's unfinished uploads.
+/// Records the unfinished uploads of one object.
 ///
-/// What it is told it keeps trying to write down: a future of it ends when that is done, and is dropped by whoever
-/// cannot wait any longer.
+/// An implementation keeps trying until an entry is written. A future of this trait ends when that is done; a caller
+/// that cannot wait longer drops it.
 pub trait Journal: fmt::Debug + Send + Sync {
-    /// The uploads of this generation that were begun and are not over, whoever began them. At most one per replica.
-    fn unfinished(&self) -> BoxFuture<'_, Vec<Unfinished>>;
+    /// Returns the open uploads of this generation, whichever daemon began them. At most one per replica.
+    fn unfinished(&self) -> BoxFuture<'_, Vec<ResumableUpload>>;
 
-    /// The uploads of earlier generations of this object that are not known to be over, whoever began them.
-    fn older(&self) -> BoxFuture<'_, Vec<Older>>;
+    /// Returns the open uploads of earlier generations of this object, whichever daemon began them.
+    fn older(&self) -> BoxFuture<'_, Vec<OlderUpload>>;
 
-    /// An upload is about to be begun. Written down before the store is asked: what it began for somebody who died
-    /// before he heard its name can be found again.
-    fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a Shape) -> BoxFuture<'a, Entry>;
+    /// Records that an upload is about to begin, before the store is asked. An upload whose daemon died before it
+    /// received the id can be found again.
+    fn intend<'a>(&'a self, replica: &'a ReplicaName, shape: &'a UploadShape) -> BoxFuture<'a, UploadEntry>;
 
-    /// The store has begun it under this name.
-    fn began<'a>(&'a self, entry: Entry, upload: &'a UploadId) -> BoxFuture<'a, ()>;
+    /// Records the id under which the store began it.
+    fn began<'a>(&'a self, entry: UploadEntry, upload: &'a UploadId) -> BoxFuture<'a, ()>;
 
-    /// The store has taken a part. Written down soon, together with others.
-    fn part(&self, entry: Entry, part: Part);
+    /// Records a part that the store accepted. Written soon, together with others.
+    fn part(&self, entry: UploadEntry, part: UploadedPart);
 
-    /// Ends when all parts told before are written down.
+    /// Ends when all parts that were passed before are written.
     fn settle(&self) -> BoxFuture<'_, ()>;
 
-    /// What the store has taken is of no use, and must not be gone on with. Written down soon.
-    fn spoil(&self, entry: Entry);
+    /// Records that the uploaded parts are useless and must not be resumed. Written soon.
+    fn spoil(&self, entry: UploadEntry);
 
-    /// The upload was completed or aborted, or the store knows it no more. Written down soon.
-    fn over(&self, entry: Entry);
+    /// Records that the upload was completed or aborted, or that the store no longer knows it. Written soon.
+    fn over(&self, entry: UploadEntry);
 }
 
-/// One upload, by the journal's own number for it.
+/// One upload, by its number in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Entry(pub i64);
+pub struct UploadEntry(pub i64);
 
-/// What an upload is made of. One that differs in anything cannot be gone on with.
+/// What an upload is made of. An upload that differs in anything cannot be resumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct UploadShape {
     pub size_bytes: u64,
-    /// Of each part but the last, which may be shorter.
+    /// The size of each part but the last, which may be shorter.
     pub part_bytes: u64,
-    /// Which content of which replica its parts were read from; compared for equality only.
+    /// Identifies the content and the replica that its parts were read from; compared for equality only.
     pub origin: String,
 }
 
-/// A part that the store has taken.
+/// A part that the store has accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct UploadedPart {
     /// From 1.
     pub number: u32,
-    /// As the store answered it.
+    /// The ETag as the store returned it.
     pub etag: ETag,
     pub md5: Md5,
     /// CRC-64/NVME of its bytes.
     pub crc: u64,
 }
 
-/// An upload of an older content, which must not be completed any more.
+/// An upload of an older content, which must not be completed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Older {
-    pub entry: Entry,
+pub struct OlderUpload {
+    pub entry: UploadEntry,
     pub replica: ReplicaName,
     pub upload: UploadId,
 }
 
-/// An upload to go on with.
+/// An upload that can be resumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfinished {
-    pub entry: Entry,
+pub struct ResumableUpload {
+    pub entry: UploadEntry,
     pub replica: ReplicaName,
-    pub shape: Shape,
+    pub shape: UploadShape,
     pub upload: UploadId,
-    /// In the order of their numbers, which may have gaps.
-    pub parts: Vec<Part>,
+    /// Sorted by number; there may be gaps.
+    pub parts: Vec<UploadedPart>,
 }

@@ -1,4 +1,4 @@
-//! The budget of bytes that the process holds, and how much of it slow targets may fill.
+//! The budget of object bytes in memory, and the share of it that slow targets may fill.
 
 use std::sync::{
     Arc,
@@ -8,16 +8,15 @@ use std::sync::{
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What the budget is counted in: a semaphore counts no further than 2³² at once.
+/// The unit of the budget: a semaphore counts no further than 2³² at once.
 const UNIT_BYTES: u64 = 4096;
 
-/// How many bytes of objects the process holds at most, whoever holds them.
+/// Bounds the bytes of objects that the process holds.
 ///
-/// What is held is taken at once, before it is read, by somebody who holds nothing
-/// else: so nobody can wait for memory that only he himself could give back.
+/// A task takes the memory of a buffer at once, before it reads, and while it holds no other: so a task never waits for
+/// memory that it holds itself.
 ///
-/// Bytes that only wait for slow targets fill half of it at most, so that the others find some whatever a slow
-/// one does.
+/// Bytes that only wait for slow targets fill at most half of it, so that other copies can proceed.
 #[derive(Debug, Clone)]
 pub struct Memory {
     units: Arc<Semaphore>,
@@ -26,14 +25,14 @@ pub struct Memory {
     total_bytes: u64,
 }
 
-/// Room for bytes that only wait for slow targets; given back when dropped.
+/// Memory for bytes that only wait for slow targets; returned when dropped.
 #[derive(Debug)]
-pub struct Lingering(#[expect(dead_code, reason = "held, and given back by its drop")] OwnedSemaphorePermit);
+pub struct SlowTargetMemory(#[expect(dead_code, reason = "held, and given back by its drop")] OwnedSemaphorePermit);
 
-/// Memory taken, to be filled with exactly as many bytes.
+/// Memory that was taken, to be filled with exactly as many bytes.
 ///
-/// One allocation of the exact size: frames kept as they come would each keep a
-/// whole read buffer of the connection alive.
+/// One allocation of the exact size: frames that are kept as they arrive would each keep a whole read buffer of the
+/// connection alive.
 #[derive(Debug)]
 pub(super) struct Buffer {
     data: Vec<u8>,
@@ -43,7 +42,7 @@ pub(super) struct Buffer {
 #[derive(Debug)]
 struct Held {
     _permit: OwnedSemaphorePermit,
-    _lingering: Option<Lingering>,
+    _lingering: Option<SlowTargetMemory>,
     gauge: Arc<Gauge>,
     bytes: u64,
 }
@@ -55,7 +54,7 @@ struct Gauge {
 }
 
 impl Memory {
-    /// A budget of `bytes`, rounded down to whole units but never to none.
+    /// Makes a budget of `bytes`, rounded down to whole units, and at least one unit.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let units = usize::try_from(bytes / UNIT_BYTES).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
@@ -69,45 +68,44 @@ impl Memory {
         self.total_bytes
     }
 
-    /// Bytes held now.
+    /// Returns the bytes that are held now.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         self.gauge.held.load(Ordering::Relaxed)
     }
 
-    /// The most that was ever held at once.
+    /// Returns the most bytes that were ever held at once.
     #[must_use]
     pub fn peak_bytes(&self) -> u64 {
         self.gauge.peak.load(Ordering::Relaxed)
     }
 
-    /// Waits until `bytes` are free. First come, first served, so that a big part is
-    /// not passed over for ever by small objects.
+    /// Waits until `bytes` are free. First come, first served, so that small objects do not starve a big part.
     ///
-    /// More than the whole budget would be waited for in vain: the plan refuses it.
+    /// A request for more than the whole budget would wait forever: the plan refuses it.
     pub(super) async fn take(&self, bytes: u64) -> Buffer {
         self.take_with(bytes, None).await
     }
 
-    /// The same for bytes that only slow targets want.
+    /// Waits in the same way for bytes that only slow targets need.
     pub(super) async fn take_for_slow(&self, bytes: u64) -> Buffer {
         let permit = self.lingering.clone().acquire_many_owned(units(bytes)).await;
         // Cannot fail: the semaphore is never closed.
-        self.take_with(bytes, Some(Lingering(permit.expect("an open semaphore")))).await
+        self.take_with(bytes, Some(SlowTargetMemory(permit.expect("an open semaphore")))).await
     }
 
-    /// Room for bytes, taken already, that from now on only wait for slow targets; `None`: there is none.
-    pub fn linger(&self, bytes: u64) -> Option<Lingering> {
-        self.lingering.clone().try_acquire_many_owned(units(bytes)).ok().map(Lingering)
+    /// Takes memory for bytes, already in memory, that from now on only wait for slow targets; `None`: there is none.
+    pub fn linger(&self, bytes: u64) -> Option<SlowTargetMemory> {
+        self.lingering.clone().try_acquire_many_owned(units(bytes)).ok().map(SlowTargetMemory)
     }
 
-    /// Whether [`Self::linger`] would find room.
+    /// Returns whether [`Self::linger`] would succeed.
     #[must_use]
     pub fn may_linger(&self, bytes: u64) -> bool {
         self.lingering.available_permits() >= units(bytes) as usize
     }
 
-    async fn take_with(&self, bytes: u64, lingering: Option<Lingering>) -> Buffer {
+    async fn take_with(&self, bytes: u64, lingering: Option<SlowTargetMemory>) -> Buffer {
         // Cannot fail: the semaphore is never closed.
         let permit = self.units.clone().acquire_many_owned(units(bytes)).await.expect("an open semaphore");
         let held = self.gauge.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -123,12 +121,12 @@ fn units(bytes: u64) -> u32 {
 }
 
 impl Buffer {
-    /// Forgets what it holds, to be filled anew.
+    /// Empties the buffer, to be filled again.
     pub(super) fn clear(&mut self) {
         self.data.clear();
     }
 
-    /// `false`: there is no room for these bytes.
+    /// Appends bytes; `false`: there is no room for them.
     #[must_use]
     pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
         let fits = bytes.len() <= self.data.capacity() - self.data.len();
@@ -143,8 +141,8 @@ impl Buffer {
         self.data.len() as u64 == self.held.bytes
     }
 
-    /// The bytes. The memory is given back when the last clone of them is dropped,
-    /// wherever a request may still hold one.
+    /// Returns the bytes. The memory is returned to the budget when their last clone is dropped, wherever a request may
+    /// hold one.
     pub(super) fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }

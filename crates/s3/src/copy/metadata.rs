@@ -1,35 +1,37 @@
-//! Decides which metadata copies get where a source has other metadata than is on record of the object.
-//! It reads no bytes, and believes no single answer.
+//! Decides which metadata copies get if a source has other metadata than is on record.
+//!
+//! It reads no bytes, and does not rely on a single answer.
 
 use std::time::Duration;
 
 use copyhold_core::domain::{
-    Class, Failure, Kept, MetadataHash, ObjectKey, Scope, SourceReading, SourceVerdict, judge_metadata,
+    Failure, FailureClass, FailureScope, MetadataHash, ObjectKey, RecordedSource, SourceReading, SourceVerdict,
+    judge_metadata,
 };
 
 use super::{
-    Copy, Job, Source, Useless,
+    Copy, Job, Source, SourceError,
     failure::{at_source, metadata_changed, of_source, other_metadata},
     verify,
 };
 use crate::store::{Head, Metadata, Reason, Store};
 
-/// Between two answers that are to agree, before a change is believed. A header that a proxy makes up from the clock is
-/// another one by then.
+/// The pause between two answers that must agree before a change is believed. A header that a proxy derives from the
+/// clock differs by then.
 const SECOND_ANSWER_AFTER: Duration = Duration::from_millis(1_100);
 
 /// The metadata that copies get.
 #[derive(Debug)]
 pub(super) enum MetadataToWrite {
-    /// What came with the bytes.
+    /// The metadata that came with the bytes.
     OfSource,
-    /// This, which is on record of the object.
+    /// The metadata on record.
     Recorded(Box<Metadata>),
-    /// None of it yet: the application has written other metadata at the primary, which begins a new generation.
+    /// None yet: the application has written other metadata at the primary, which begins a new generation.
     Changed(Failure),
 }
 
-/// What two answers of a store say of an object that has other metadata than is on record.
+/// What two answers of a store show about an object whose metadata differs from the record.
 #[derive(Debug)]
 pub(super) enum MetadataAnswer {
     /// The second answer has the metadata on record.
@@ -45,7 +47,7 @@ pub(super) async fn ask_again(
     store: &Store,
     key: &ObjectKey,
     known: MetadataHash,
-    kept: &Kept,
+    kept: &RecordedSource,
     first: (MetadataHash, &SourceReading),
 ) -> Result<MetadataAnswer, Failure> {
     let (metadata, said) = first;
@@ -62,13 +64,13 @@ pub(super) async fn ask_again(
     Ok(MetadataAnswer::Other(judge_metadata(kept, &now)))
 }
 
-/// Whether the application has written other metadata with the object's bytes at the primary: what the store said of that
-/// write, if two answers and its own clock say so. `None`: no.
+/// Returns the primary's reading if the application has written other metadata with the object's bytes there, as two
+/// answers and the store's own clock show. `None`: it has not.
 pub async fn metadata_change(
     store: &Store,
     key: &ObjectKey,
     known: MetadataHash,
-    kept: &Kept,
+    kept: &RecordedSource,
 ) -> Result<Option<SourceReading>, Failure> {
     let head = store.head(key).await.map_err(|error| of_source(store, error))?;
     let (metadata, said) = (head.metadata.hash(), verify::said(store, &head));
@@ -82,18 +84,18 @@ pub async fn metadata_change(
 }
 
 impl Copy<'_> {
-    /// Which metadata the copies get that are made from `source`. `last_resort`: no other source has the metadata on
+    /// Returns the metadata for copies that are made from `source`. `last_resort`: no other source has the metadata on
     /// record.
     pub(super) async fn metadata_to_write(
         &self,
         source: &Source,
         head: &Head,
         last_resort: bool,
-    ) -> Result<MetadataToWrite, Useless> {
+    ) -> Result<MetadataToWrite, SourceError> {
         let Job { content: Some(content), metadata: Some(known), .. } = *self.job else {
             return Ok(MetadataToWrite::OfSource);
         };
-        // Another content is judged by its bytes.
+        // Other content is judged by its bytes.
         if head.metadata.hash() == known || head.size_bytes != content.size_bytes {
             return Ok(MetadataToWrite::OfSource);
         }
@@ -110,7 +112,7 @@ impl Copy<'_> {
         head: &Head,
         known: MetadataHash,
         last_resort: bool,
-    ) -> Result<MetadataToWrite, Useless> {
+    ) -> Result<MetadataToWrite, SourceError> {
         let (store, kept) = (&*source.store, &self.job.kept);
         let said = verify::said(store, head);
         let verdict = match ask_again(store, &self.job.key, known, kept, (head.metadata.hash(), &said)).await? {
@@ -119,37 +121,37 @@ impl Copy<'_> {
             MetadataAnswer::Unstable => {
                 let what = "two answers have different metadata, and neither has what is on record of the object; if the store, \
                             or a proxy before it, makes up headers, set altered_metadata = \"accept\" for it";
-                return Err(Useless::Failed(of_the_object(store, Class::Transient, what)));
+                return Err(SourceError::Failed(of_the_object(store, FailureClass::Transient, what)));
             }
             MetadataAnswer::Other(verdict) => verdict,
         };
         match verdict {
             SourceVerdict::Changed => Ok(MetadataToWrite::Changed(metadata_changed(store))),
-            SourceVerdict::Stale => Err(Useless::Stale(other_metadata(store, verdict))),
+            SourceVerdict::Stale => Err(SourceError::Stale(other_metadata(store, verdict))),
             SourceVerdict::Corrupt | SourceVerdict::Undecided => {
-                // Of a replica that became the primary since, nothing is kept, and what it has is the object.
+                // No reading is on record of a replica that became the primary since, and what it has is the object.
                 let was_read_here = kept.reading.as_ref().is_some_and(|reading| reading.replica == *store.name());
                 if was_read_here && !store.profile().accepts_altered_metadata {
-                    Err(Useless::Failed(other_metadata(store, verdict)))
+                    Err(SourceError::Failed(other_metadata(store, verdict)))
                 } else if last_resort {
                     Ok(MetadataToWrite::OfSource)
                 } else {
-                    Err(Useless::LastResort)
+                    Err(SourceError::LastResort)
                 }
             }
         }
     }
 
-    /// A copy elsewhere may have lost some of the metadata. What is on record is only a hash, so the primary is asked.
+    /// Asks the primary, because a copy elsewhere may have lost some of the metadata, and only a hash is on record.
     ///
-    /// Where the primary has lost the object, nobody tells it any more: a source of which the operator accepts altered
-    /// metadata is then good enough, if no other has what is on record.
+    /// If the primary has lost the object, a source whose altered metadata the operator accepts is good enough, unless
+    /// another source has the metadata on record.
     async fn of_secondary(
         &self,
         source: &Source,
         known: MetadataHash,
         last_resort: bool,
-    ) -> Result<MetadataToWrite, Useless> {
+    ) -> Result<MetadataToWrite, SourceError> {
         let store = &*source.store;
         let there = match &self.job.primary {
             None => "the primary cannot be asked at the moment".to_owned(),
@@ -160,7 +162,7 @@ impl Copy<'_> {
                 Ok(_) => format!("the primary {} has other metadata, too", primary.name()),
                 Err(error) if error.reason() == Reason::NoSuchKey => {
                     if store.profile().accepts_altered_metadata {
-                        return if last_resort { Ok(MetadataToWrite::OfSource) } else { Err(Useless::LastResort) };
+                        return if last_resort { Ok(MetadataToWrite::OfSource) } else { Err(SourceError::LastResort) };
                     }
                     format!(
                         "the primary {} has lost the object; set altered_metadata = \"accept\" for replica {} if its copy is good \
@@ -176,12 +178,12 @@ impl Copy<'_> {
             "its copy has other metadata than is on record of the object, so no copy is made from it before the primary \
              tells the right metadata; {there}"
         );
-        Err(Useless::Failed(of_the_object(store, Class::Transient, &what)))
+        Err(SourceError::Failed(of_the_object(store, FailureClass::Transient, &what)))
     }
 }
 
-/// A failure that says nothing of the store.
-fn of_the_object(store: &Store, class: Class, what: &str) -> Failure {
+/// Makes a failure that does not count against the store.
+fn of_the_object(store: &Store, class: FailureClass, what: &str) -> Failure {
     let failure = Failure::new(class, format!("source {}: {what}", store.name()));
-    at_source(store, Failure { scope: Scope::Object, ..failure })
+    at_source(store, Failure { scope: FailureScope::Object, ..failure })
 }

@@ -1,4 +1,4 @@
-//! Whether an object is sent whole or in parts, how large the parts are, and whether they are held. Pure.
+//! Plans whether an object is sent whole or in parts, the size of the parts, and whether they are buffered.
 
 use std::ops::Range;
 
@@ -7,12 +7,11 @@ use bytesize::ByteSize;
 use crate::store::Profile;
 
 const MIB: u64 = 1 << 20;
-/// Up to here an object goes in one request: the first GET brings all of it.
+/// Up to this size an object goes in one request: the first GET returns all of it.
 pub const WHOLE_UP_TO: u64 = 16 * MIB;
-/// Small enough that several fit in any sensible budget, large enough that a request's
-/// own cost does not count.
+/// Small enough that several fit in any sensible budget, large enough that the cost of a request is negligible.
 pub const PART_AT_LEAST: u64 = 16 * MIB;
-/// A part that takes more of the memory than one of so many shares is not held.
+/// A part is buffered only if at least this many fit into the memory.
 const HELD_AT_MOST: u64 = 4;
 
 /// How an object is sent.
@@ -22,36 +21,36 @@ pub(super) enum Plan {
     Parts(Parts),
 }
 
-/// Parts of one size, the last one shorter: what every store takes.
+/// Parts of one size, the last one shorter: every store accepts that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parts {
     size_bytes: u64,
     part_bytes: u64,
-    way: Way,
+    way: PartMode,
 }
 
-/// How a part passes through this process.
+/// How a part passes through memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Read into memory, then sent: its hash goes before it.
-    Held,
-    /// Sent as it comes: it would take too much of the memory. Its hash is compared with what the store answers.
+pub(super) enum PartMode {
+    /// Read into memory, then sent: its hash is sent with it.
+    Buffered,
+    /// Sent while it is read, because it would take too much memory. Its hash is compared with the store's answer.
     Streamed,
 }
 
-/// What all targets of an object take.
+/// The limits that all targets of an object share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub max_parts: u32,
-    /// Of one request, a whole object or a part.
+    /// The limit of one request, for a whole object or a part.
     pub max_put_bytes: u64,
-    /// Of a part that is not the last.
+    /// The smallest size of a part that is not the last.
     pub min_part_bytes: u64,
 }
 
-/// The object cannot be sent part by part.
+/// Why the object cannot be sent in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unplannable {
+pub(super) enum PlanError {
     #[error("an object of {object} is sent in one piece, but workers.memory is {memory}; set it to at least {object}")]
     TooLittleMemory { object: ByteSize, memory: ByteSize },
     #[error(
@@ -62,7 +61,7 @@ pub(super) enum Unplannable {
 }
 
 impl Limits {
-    /// The strictest of each.
+    /// Returns the strictest of all limits.
     pub(super) fn of<'p>(profiles: impl Iterator<Item = &'p Profile>) -> Self {
         let none = Self { max_parts: u32::MAX, max_put_bytes: u64::MAX, min_part_bytes: 0 };
         profiles.fold(none, |all, one| Self {
@@ -72,13 +71,13 @@ impl Limits {
         })
     }
 
-    /// Whether parts of this size suit all targets.
+    /// Returns whether all targets accept parts of this size.
     fn suits(self, size_bytes: u64, part_bytes: u64) -> bool {
         (self.min_part_bytes..=self.max_put_bytes).contains(&part_bytes)
             && size_bytes.div_ceil(part_bytes.max(1)) <= u64::from(self.max_parts)
     }
 
-    /// One size for all parts but the last, which every store takes; in whole MiB where the limits leave room for it.
+    /// Returns one size for all parts but the last, in whole MiB if the limits allow it.
     fn part_bytes(self, size_bytes: u64) -> u64 {
         let fewest = size_bytes.div_ceil(u64::from(self.max_parts.max(1)));
         let round = fewest.next_multiple_of(MIB);
@@ -87,39 +86,33 @@ impl Limits {
     }
 }
 
-/// Whether an object of this size goes in one request to targets that take so much.
+/// Returns whether an object of this size goes in one request.
 pub(super) fn is_whole(size_bytes: u64, limits: Limits) -> bool {
     size_bytes <= WHOLE_UP_TO.min(limits.max_put_bytes)
 }
 
-/// Plans an object of `size_bytes` for targets that take so much. `begun`: the size of the parts of which some are
-/// there already, which is kept if it suits.
-pub(super) fn plan(
-    size_bytes: u64,
-    limits: Limits,
-    memory_bytes: u64,
-    begun: Option<u64>,
-) -> Result<Plan, Unplannable> {
+/// Plans an object of `size_bytes`. `begun`: the part size of an open upload, which is kept if it fits.
+pub(super) fn plan(size_bytes: u64, limits: Limits, memory_bytes: u64, begun: Option<u64>) -> Result<Plan, PlanError> {
     let object = ByteSize(size_bytes);
     if is_whole(size_bytes, limits) {
         let memory = ByteSize(memory_bytes);
         let fits = size_bytes <= memory_bytes;
-        return if fits { Ok(Plan::Whole) } else { Err(Unplannable::TooLittleMemory { object, memory }) };
+        return if fits { Ok(Plan::Whole) } else { Err(PlanError::TooLittleMemory { object, memory }) };
     }
     let begun = begun.filter(|part_bytes| limits.suits(size_bytes, *part_bytes));
     let part_bytes = begun.unwrap_or_else(|| limits.part_bytes(size_bytes));
     if part_bytes > limits.max_put_bytes {
         let (part, most) = (ByteSize(part_bytes), ByteSize(limits.max_put_bytes));
-        return Err(Unplannable::NoCommonSize { object, part, most });
+        return Err(PlanError::NoCommonSize { object, part, most });
     }
-    let way = Way::of(part_bytes, memory_bytes);
+    let way = PartMode::of(part_bytes, memory_bytes);
     Ok(Plan::Parts(Parts { size_bytes, part_bytes, way }))
 }
 
-impl Way {
-    /// That of a part of this size.
+impl PartMode {
+    /// Returns the mode of a part of this size.
     pub(super) fn of(part_bytes: u64, memory_bytes: u64) -> Self {
-        if part_bytes > memory_bytes / HELD_AT_MOST { Self::Streamed } else { Self::Held }
+        if part_bytes > memory_bytes / HELD_AT_MOST { Self::Streamed } else { Self::Buffered }
     }
 }
 
@@ -128,22 +121,22 @@ impl Parts {
         self.size_bytes
     }
 
-    /// Of each part but the last.
+    /// Returns the size of each part but the last.
     pub(super) fn part_bytes(self) -> u64 {
         self.part_bytes
     }
 
-    pub(super) fn way(self) -> Way {
+    pub(super) fn mode(self) -> PartMode {
         self.way
     }
 
-    /// How many there are, at least one.
+    /// Returns the number of parts, at least one.
     pub(super) fn count(self) -> u32 {
-        // Cannot fail: no store takes as many.
+        // Cannot fail: no store accepts that many.
         u32::try_from(self.size_bytes.div_ceil(self.part_bytes)).expect("a number of parts")
     }
 
-    /// The bytes of the part of this number.
+    /// Returns the byte range of the part with this number.
     pub(super) fn range(self, number: u32) -> Range<u64> {
         let start = u64::from(number - 1) * self.part_bytes;
         start..(start + self.part_bytes).min(self.size_bytes)
@@ -198,8 +191,8 @@ mod tests {
 
     #[test]
     fn a_part_larger_than_a_quarter_of_the_memory_is_not_held() {
-        let way = |memory_bytes| parts_of(100 << 30, at_most(1_000), memory_bytes, None).way();
-        assert_eq!((way(412 * MIB), way(412 * MIB - 1)), (Way::Held, Way::Streamed));
+        let way = |memory_bytes| parts_of(100 << 30, at_most(1_000), memory_bytes, None).mode();
+        assert_eq!((way(412 * MIB), way(412 * MIB - 1)), (PartMode::Buffered, PartMode::Streamed));
     }
 
     #[test]
@@ -214,7 +207,7 @@ mod tests {
     fn what_was_begun_is_gone_on_with_in_parts_of_the_same_size_where_that_suits() {
         let begun = |part_bytes| parts_of(10 << 30, at_most(1_000), ENOUGH, Some(part_bytes)).part_bytes();
         assert_eq!(begun(103 * MIB), 103 * MIB);
-        // A target that takes fewer parts has joined.
+        // Another target joined that accepts fewer parts.
         assert_eq!(begun(10 * MIB), 16 * MIB);
         assert_eq!(begun(1), 16 * MIB);
     }
@@ -224,7 +217,7 @@ mod tests {
         let behind = Limits { max_put_bytes: 10 * MIB, ..USUAL };
         assert_eq!(plan(10 * MIB, behind, ENOUGH, None), Ok(Plan::Whole));
         assert_eq!(ranges_of(10 * MIB + 1, behind), [0..10 * MIB, 10 * MIB..10 * MIB + 1]);
-        // Not of whole MiB, and used up to its last byte.
+        // Not in whole MiB, and used up to the last byte.
         let odd = Limits { max_parts: 3, max_put_bytes: 6 * MIB - 1, ..USUAL };
         assert_eq!(ranges_of(3 * (6 * MIB - 1), odd).len(), 3);
     }
@@ -252,7 +245,7 @@ mod tests {
                     proptest::prop_assert!(ranges.len() <= max_parts as usize);
                     proptest::prop_assert!(ranges[0].end <= max_put_bytes && ranges[0].end >= 5 * MIB);
                 }
-                // What the profile lets through can be planned.
+                // An object that the profile accepts can be planned.
                 Err(_) => proptest::prop_assert!(size > max_put_bytes * u64::from(max_parts)),
             }
         }

@@ -1,61 +1,62 @@
-//! Small objects: read into memory once, one PUT per target, all at the same time.
+//! Small objects: read into memory once, then one PUT per target, all at the same time.
 
 use copyhold_core::domain::{Content, Failure, Verified};
 use futures::future::join_all;
 
 use super::{
-    Came, Cancelled, Copy, OnExisting, Target,
-    examine::Unfit,
+    Cancelled, Copy, OnExisting, SourceResult, Target,
+    failure::ReadMismatch,
     failure::of_target,
-    lacks,
-    lag::{FellBehind, Patience, Race},
-    source::{Piece, Reader},
-    spelling, verify, write,
+    key_collision,
+    lag_limit::{LagExceeded, LagGroup, LagLimit},
+    not_carried,
+    source::{Chunk, SourceReader},
+    verify, write,
 };
 use crate::store::{Metadata, SentBy};
 
 impl Copy<'_> {
-    /// Sends what `piece` holds to `targets`; each says how it went as soon as it knows.
+    /// Sends `piece` to `targets`; reports each result as soon as it is known.
     pub(super) async fn write_whole<'t>(
         &self,
-        reader: &Reader<'_>,
-        piece: Piece,
+        reader: &SourceReader<'_>,
+        piece: Chunk,
         targets: Vec<&'t Target>,
-    ) -> Result<Came<'t>, Cancelled> {
+    ) -> Result<SourceResult<'t>, Cancelled> {
         let content = piece.content;
         match self.or_stop(self.examine(reader.opened(), &content, Some(&piece.md5))).await? {
             Ok(()) => {}
-            Err(Unfit::Failed(why) | Unfit::Changed(why)) => {
+            Err(ReadMismatch::Failed(why) | ReadMismatch::Changed(why)) => {
                 self.fail_all(&targets, &why);
-                return Ok(Came::Through);
+                return Ok(SourceResult::Done);
             }
-            Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: targets }),
+            Err(ReadMismatch::Stale(why)) => return Ok(SourceResult::Stale { why, left: targets }),
         }
         self.describe(reader.opened());
         self.has_read(reader.opened(), content);
         let metadata = reader.opened().metadata();
-        let (race, patience) = (Race::new(), Patience::new(self.job.lag));
+        let (race, patience) = (LagGroup::new(), LagLimit::new(self.job.lag));
         let all = join_all(targets.iter().map(|target| async {
             let put = self.put(target, &piece, &content, metadata);
             let result = match race.run(self.job.lag, put).await {
                 Ok((result, _)) => {
                     if result.is_ok() {
-                        lacks::tell(self.steps, &target.store, &self.job.key, metadata).await;
+                        not_carried::tell(self.steps, &target.store, &self.job.key, metadata).await;
                     }
                     result
                 }
-                Err(FellBehind) => Err(patience.is_over(&target.store)),
+                Err(LagExceeded) => Err(patience.is_over(&target.store)),
             };
             self.ended(target, result);
         }));
         self.or_stop_late(all).await?;
-        Ok(Came::Through)
+        Ok(SourceResult::Done)
     }
 
     async fn put(
         &self,
         target: &Target,
-        piece: &Piece,
+        piece: &Chunk,
         content: &Content,
         metadata: &Metadata,
     ) -> Result<Verified, Failure> {
@@ -73,7 +74,7 @@ impl Copy<'_> {
             .await
             .map_err(|e| of_target(store, e))?;
         let proof = verify::prove(store, key, content, &[piece.md5], etag.as_ref(), true).await?;
-        spelling::is_its_own(target, key).await?;
+        key_collision::is_its_own(target, key).await?;
         verify::see_clock(target, key).await?;
         verify::keeps_metadata(store, key, metadata, SentBy::Put, (&[piece.md5], etag.as_ref())).await?;
         Ok(proof)

@@ -15,7 +15,7 @@ use url::Url;
 pub use chain::{ChainFile, RefusedFile, chain_files, refused_chain_files};
 pub use provider::Provider;
 pub use proxy::{Proxies, Proxy};
-pub use trust::{AT_MOST_BYTES as AUTHORITIES_AT_MOST_BYTES, Authorities, Stamps, Trust};
+pub use trust::{AT_MOST_BYTES as AUTHORITIES_AT_MOST_BYTES, Authorities, FileStamps, Trust};
 
 /// A variable of the environment that cannot be used. Shows nothing of a proxy's credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,17 +40,17 @@ pub struct StoreSettings {
     /// Sent with each upload if set; no header otherwise.
     pub storage_class: Option<String>,
     pub provider: Provider,
-    pub facts: Facts,
+    pub facts: StoreOverrides,
     /// Which authorities may have issued its certificate.
     pub trust: Trust,
     /// The proxy that its requests go through.
     pub proxy: Option<Proxy>,
-    pub surroundings: Surroundings,
+    pub surroundings: NetworkEnvironment,
 }
 
 /// What the environment says of the way to other hosts.
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
+pub struct NetworkEnvironment {
     pub proxies: Proxies,
     /// The authorities for whatever has no `ca_file`.
     pub trust: Trust,
@@ -60,7 +60,7 @@ pub struct Surroundings {
 ///
 /// Each exists because without it some store fails in a way that looks like something else.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct StoreOverrides {
     /// A gateway that keeps fewer parts refuses a big object only with its last part.
     pub max_parts: Option<u32>,
     /// Bytes of one request. A proxy in front of the store cuts off what is larger, which looks like a broken connection.

@@ -38,21 +38,21 @@ pub struct Authorities {
     named_by: String,
     /// As an operator finds it: a path, or several.
     place: String,
-    sources: Vec<Source>,
+    sources: Vec<AuthoritySource>,
     certificates: Vec<CertificateDer<'static>>,
 }
 
 /// Where authorities are read from.
-enum Source {
+enum AuthoritySource {
     File(PathBuf),
     Folder(PathBuf),
 }
 
 /// Time, size and inode of a file or of each in a folder: what replaces it differs in one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stamps(Vec<Option<(i64, i64, u64, u64)>>);
+pub struct FileStamps(Vec<Option<(i64, i64, u64, u64)>>);
 
-impl Source {
+impl AuthoritySource {
     fn read(&self) -> Result<Vec<CertificateDer<'static>>, (String, &'static str)> {
         match self {
             Self::File(path) => pem_file(path),
@@ -81,12 +81,12 @@ impl Source {
 impl Authorities {
     /// What the files look like now.
     #[must_use]
-    pub fn stamps(&self) -> Stamps {
+    pub fn stamps(&self) -> FileStamps {
         let stamp = |path: PathBuf| {
             let found = path.metadata().ok()?;
             Some((found.mtime(), found.mtime_nsec(), found.size(), found.ino()))
         };
-        Stamps(self.sources.iter().flat_map(Source::files).map(stamp).collect())
+        FileStamps(self.sources.iter().flat_map(AuthoritySource::files).map(stamp).collect())
     }
 
     /// Returns those that the files hold now. Error: what is wrong with a file, in a clause that begins with its path.
@@ -143,7 +143,7 @@ impl Trust {
 
     /// Those of the PEM file that `ca_file` names. Error: what is wrong with the file, and what to do.
     pub fn of_ca_file(path: &Path) -> Result<Self, (String, &'static str)> {
-        let source = Source::File(path.to_path_buf());
+        let source = AuthoritySource::File(path.to_path_buf());
         let certificates = source.read()?;
         Ok(Self::named(CA_FILE, path.display().to_string(), vec![source], certificates))
     }
@@ -158,18 +158,18 @@ impl Trust {
             what: format!("names {}, which {what}", path.display()),
             todo: format!("{todo}, or unset {name}"),
         };
-        let read = |name: &str, source: &Source| {
+        let read = |name: &str, source: &AuthoritySource| {
             source.read().map_err(|(what, todo)| problem(name, source.path(), &what, todo))
         };
         if let Some(path) = set("AWS_CA_BUNDLE") {
-            let (place, source) = (path.display().to_string(), Source::File(path));
+            let (place, source) = (path.display().to_string(), AuthoritySource::File(path));
             let certificates = read("AWS_CA_BUNDLE", &source)?;
             return Ok(Self::named("AWS_CA_BUNDLE", place, vec![source], certificates));
         }
         let (mut certificates, mut names, mut places, mut sources) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         if let Some(path) = set("SSL_CERT_FILE") {
             places.push(path.display().to_string());
-            let source = Source::File(path);
+            let source = AuthoritySource::File(path);
             certificates.extend(read("SSL_CERT_FILE", &source)?);
             names.push("SSL_CERT_FILE");
             sources.push(source);
@@ -177,7 +177,7 @@ impl Trust {
         if let Some(folders) = set("SSL_CERT_DIR") {
             for folder in std::env::split_paths(&folders).filter(|folder| !folder.as_os_str().is_empty()) {
                 places.push(folder.display().to_string());
-                let source = Source::Folder(folder);
+                let source = AuthoritySource::Folder(folder);
                 certificates.extend(read("SSL_CERT_DIR", &source)?);
                 sources.push(source);
             }
@@ -209,7 +209,12 @@ impl Trust {
         Self::of_environment(|name| std::env::var_os(name))
     }
 
-    fn named(by: &str, place: String, sources: Vec<Source>, certificates: Vec<CertificateDer<'static>>) -> Self {
+    fn named(
+        by: &str,
+        place: String,
+        sources: Vec<AuthoritySource>,
+        certificates: Vec<CertificateDer<'static>>,
+    ) -> Self {
         Self::Named(Arc::new(Authorities { named_by: by.to_owned(), place, sources, certificates }))
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use copyhold_core::domain::ObjectKey;
 
-use super::pace::Prefixes;
+use super::adaptive_limit::Prefixes;
 
 /// A request that has moved nothing for this long is stuck, as far as others are concerned that could use its place.
 pub const STUCK_AFTER: Duration = Duration::from_secs(5);
@@ -104,7 +104,7 @@ impl Activity {
         *self.moved_at() = Instant::now();
     }
 
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock is usable: no step under it leaves the value inconsistent.
     fn moved_at(&self) -> std::sync::MutexGuard<'_, Instant> {
         self.0.moved_at.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -18,7 +18,7 @@ use rustls::{
 };
 use tracing::{info, warn};
 
-use crate::settings::{Authorities, Stamps};
+use crate::settings::{Authorities, FileStamps};
 
 /// Files that were replaced are read so soon.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ pub(super) struct CurrentAuthorities {
 struct State {
     verifier: Arc<WebPkiServerVerifier>,
     /// Of the files that it was made from.
-    stamps: Stamps,
+    stamps: FileStamps,
     looked_at: Instant,
     /// Why the files could not be used last; logged once.
     complaint: Option<String>,
@@ -49,7 +49,7 @@ impl CurrentAuthorities {
 
     fn looking_every(look_every: Duration, authorities: Arc<Authorities>) -> Result<Self, String> {
         // The files may have changed since the configuration was read: they are read once more at the first look.
-        let stamps = Stamps::default();
+        let stamps = FileStamps::default();
         let verifier = verifier(authorities.certificates())?;
         let state = State { verifier, stamps, looked_at: Instant::now(), complaint: None };
         Ok(Self { authorities, look_every, state: Mutex::new(state) })
@@ -73,7 +73,7 @@ impl State {
         }
         match authorities.read_again().and_then(|certificates| verifier(&certificates)) {
             Ok(verifier) => {
-                if self.stamps != Stamps::default() {
+                if self.stamps != FileStamps::default() {
                     info!("Read new authorities from {authorities}");
                 }
                 (self.verifier, self.stamps, self.complaint) = (verifier, stamps, None);

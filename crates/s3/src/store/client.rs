@@ -1,7 +1,7 @@
-//! The HTTP client below the SDK: hyper-util's, over connections of our own.
+//! The HTTP client below the SDK: hyper-util's, over the connections of [`Connector`].
 //!
-//! It speaks HTTP/1.1 only. It repeats nothing itself, except what
-//! hyper-util does: a request of which nothing was sent, because its warm connection turned out to be closed.
+//! It speaks HTTP/1.1 only. It does not retry, except as hyper-util does: a request of which nothing was sent, because
+//! its warm connection turned out to be closed.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -30,29 +30,28 @@ use hyper_util::{
 use rustls::ClientConfig;
 
 use super::{
-    connection, headers,
-    heard::LeftOut,
-    proxy::Via,
-    socket::{Abort, Connector},
+    connector::Connector,
+    dropped_headers::DroppedHeaders,
+    headers::{self, MOST_HEADERS},
+    proxy::ProxyRoute,
+    socket::AbortHandle,
+    transport_error,
 };
 
 /// Longer than a worker waits between two objects, shorter than most load balancers do.
 const KEEP_WARM_FOR: Duration = Duration::from_secs(50);
 
-/// Headers of one answer at most. An object may have some hundred of metadata; hyper takes 100 unless told.
-pub(super) const MOST_HEADERS: usize = 1_000;
-
 /// The HTTP client of one store, with connections of its own.
 #[derive(Clone, Debug)]
-pub(super) struct Http {
+pub(super) struct PooledHttpClient {
     client: legacy::Client<Connector, SdkBody>,
-    /// What a request that is sent to a proxy, and not through a tunnel, shows to it.
+    /// The credentials for a request that goes to a proxy and not through a tunnel.
     authorization: Option<HeaderValue>,
 }
 
-impl Http {
-    /// A client that keeps at most `connections` open, and connects to nothing yet.
-    pub(super) fn new(tls: Arc<ClientConfig>, via: Option<Via>, connections: usize) -> Self {
+impl PooledHttpClient {
+    /// Makes a client that keeps at most `connections` open. Connects to nothing yet.
+    pub(super) fn new(tls: Arc<ClientConfig>, via: Option<ProxyRoute>, connections: usize) -> Self {
         let authorization = via.as_ref().and_then(|via| via.proxy.authorization().cloned());
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         // Without a timer no warm connection would ever be closed.
@@ -63,8 +62,8 @@ impl Http {
     }
 }
 
-impl HttpClient for Http {
-    /// The settings hold time limits only. Ours are the connector's and those on progress.
+impl HttpClient for PooledHttpClient {
+    /// The settings hold time limits only, which the connector and the stall timeout replace.
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }
@@ -74,7 +73,7 @@ impl HttpClient for Http {
     }
 }
 
-impl HttpConnector for Http {
+impl HttpConnector for PooledHttpClient {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let mut request = match request.try_into_http1x() {
             Ok(request) => request,
@@ -93,11 +92,11 @@ impl HttpConnector for Http {
         }
         let answer = self.client.request(request);
         HttpConnectorFuture::new(async move {
-            let unanswered = Unanswered(Some(used.clone()));
+            let unanswered = PendingRequest(Some(used.clone()));
             let answer = answer.await;
             unanswered.end();
             let mut answer = answer.map_err(error)?.map(SdkBody::from_body_1_x);
-            if let Some(left_out) = extras(&used).get::<LeftOut>() {
+            if let Some(left_out) = extras(&used).get::<DroppedHeaders>() {
                 headers::mark(answer.headers_mut(), &left_out.take());
             }
             headers::repair(answer.headers_mut());
@@ -106,7 +105,7 @@ impl HttpConnector for Http {
     }
 }
 
-/// Says of a PUT or POST without a body that it has none: gateways answer 411 where no length is given.
+/// Adds Content-Length to a PUT or POST without a body: gateways answer 411 if it is missing.
 fn say_length(request: &mut Request<SdkBody>) {
     let may_have_body = matches!(*request.method(), Method::PUT | Method::POST);
     if may_have_body && request.body().size_hint().exact() == Some(0) {
@@ -116,19 +115,19 @@ fn say_length(request: &mut Request<SdkBody>) {
 
 /// A request whose answer has not begun. Dropped before that, it closes its connection.
 ///
-/// hyper would first write what it has buffered, to a store that may take it much later.
-struct Unanswered(Option<CaptureConnection>);
+/// hyper would first write what it has buffered, to a store that may execute it much later.
+struct PendingRequest(Option<CaptureConnection>);
 
-impl Unanswered {
+impl PendingRequest {
     fn end(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Unanswered {
+impl Drop for PendingRequest {
     fn drop(&mut self) {
         if let Some(used) = self.0.take()
-            && let Some(abort) = extras(&used).get::<Abort>()
+            && let Some(abort) = extras(&used).get::<AbortHandle>()
         {
             abort.abort();
         }
@@ -143,8 +142,8 @@ fn extras(used: &CaptureConnection) -> Extensions {
     extras
 }
 
-/// What the SDK wants of the connection: above all a way to have it used no more, which it does after errors that may be
-/// this connection's.
+/// Returns the metadata of a connection for the SDK, which stops using a connection after errors that may be the
+/// connection's.
 fn metadata(used: &CaptureConnection) -> Option<ConnectionMetadata> {
     let proxied = used.connection_metadata().as_ref()?.is_proxied();
     let extras = extras(used);
@@ -159,12 +158,12 @@ fn metadata(used: &CaptureConnection) -> Option<ConnectionMetadata> {
     Some(metadata.build())
 }
 
-/// In the SDK's words, by which it decides whether to ask again.
+/// Converts the error to the SDK's kinds, by which it decides about its retry.
 fn error(error: legacy::Error) -> ConnectorError {
     if error.is_connect() {
         return ConnectorError::io(error.into());
     }
-    let kind = connection::find::<hyper::Error>(&error).map_or(Kind::Io, Kind::of);
+    let kind = transport_error::find::<hyper::Error>(&error).map_or(Kind::Io, Kind::of);
     match kind {
         Kind::User => ConnectorError::user(error.into()),
         Kind::Io => ConnectorError::io(error.into()),
@@ -173,9 +172,9 @@ fn error(error: legacy::Error) -> ConnectorError {
     }
 }
 
-/// Whose failure it was that hyper tells.
+/// The origin of a hyper error.
 enum Kind {
-    /// The body's, which is ours.
+    /// The request body, which Copyhold supplies.
     User,
     Io,
     /// The store closed the connection instead of answering.
@@ -187,7 +186,7 @@ impl Kind {
     fn of(error: &hyper::Error) -> Self {
         if error.is_user() {
             Self::User
-        } else if error.is_closed() || error.is_canceled() || connection::find::<std::io::Error>(error).is_some() {
+        } else if error.is_closed() || error.is_canceled() || transport_error::find::<std::io::Error>(error).is_some() {
             Self::Io
         } else if error.is_incomplete_message() {
             Self::Incomplete

@@ -1,6 +1,6 @@
-//! A store's own clock: the Date of its answers, beside which its Last-Modified can be judged.
+//! A store's own clock: the Date of its answers, by which its Last-Modified is judged.
 //!
-//! Must not be compared with any other clock, ours or the database's.
+//! It must not be compared with another clock, neither the host's nor the database's.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -13,8 +13,8 @@ use aws_sdk_s3::{
     primitives::{DateTime, DateTimeFormat},
 };
 
-/// By how much the machines of one store may differ, whole seconds included. What says that it was modified later than this
-/// after the store's own Date is not of the same clock.
+/// How much the machines of one store may differ, including rounding to seconds. A Last-Modified later than this after
+/// the store's Date is not of the same clock.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
 /// Keeps the Date of the answer to one call.

@@ -1,4 +1,4 @@
-//! Makes the client of one replica: connections, credentials, retries.
+//! Builds the client of one replica: connections, credentials, retries.
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -17,39 +17,39 @@ use tokio::sync::{Mutex, OnceCell, Semaphore};
 
 use super::{
     Operation, Profile, Reason, Store, StoreError,
-    answer::BoundedAnswer,
-    blank::BlankKeys,
-    client::Http,
+    accept_encoding::IdentityEncoding,
+    adaptive_limit::AdaptiveLimit,
+    blank_keys::BlankKeys,
+    client::PooledHttpClient,
     credentials::{CurrentCredentials, RetriedWhenRefused},
     endpoint::Endpoint,
     etag_history::EtagHistory,
-    identity::AsStored,
     kept_metadata::KeptMetadata,
     kept_names::KeptNames,
-    once::WritesOnce,
-    pace::Pace,
-    proxy::Via,
-    speed::Speed,
-    spellings::SeenSpellings,
+    key_folds::SeenFolds,
+    no_write_retry::NoWriteRetry,
+    proxy::ProxyRoute,
+    response_body::BoundedResponse,
+    sdk_workarounds::NoThrottlingRetry,
+    throughput::Throughput,
     tls::{trusting, trusting_nobody},
-    unthrottled::NotWhenThrottled,
 };
 use crate::settings;
 
-/// One retry, soon: for the warm connection that the store had just closed, a 500, a corrected clock.
-/// A write gets it only for a corrected clock, see [`WritesOnce`]. Never when the store throttles: its pace must hear of
-/// that. All other patience is the queue's, which all daemons share.
+/// One early retry: for a warm connection that the store had just closed, for a 500, for a corrected clock. A write
+/// gets it only for a corrected clock, see [`NoWriteRetry`]. Never when the store throttles, because the concurrency
+/// limit must see that. Longer waits are the queue's, which all daemons share.
 const ATTEMPTS: u32 = 2;
 const RETRY_WITHIN: Duration = Duration::from_millis(100);
-/// For what is asked beside the objects: listings, aborts, a look at the bucket.
+/// Connections for requests other than transfers: listings, aborts, checks of the bucket.
 const SPARE_CONNECTIONS: usize = 2;
 
 impl Store {
-    /// A client for one replica with a connection pool, retry budget and credentials of
-    /// its own, so that a sick store takes nothing from the others. Connects to nothing yet.
+    /// Builds a client for one replica with its own connection pool, retry budget and credentials, so that a failing
+    /// store takes nothing from the others. Connects to nothing yet.
     ///
-    /// `at_once`: how many objects or parts of objects may be read from it at once, and how many written to it, unless
-    /// the configuration says so.
+    /// `at_once`: how many objects or parts are read from it and written to it at once, unless the configuration says
+    /// otherwise.
     #[expect(
         clippy::unused_async,
         reason = "clients that ask something first are to come without changing every caller"
@@ -85,12 +85,12 @@ impl Store {
             // We watch progress ourselves, in both directions and while waiting for an answer;
             // the SDK's watch would blame the target for a source that stands still.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .retry_classifier(NotWhenThrottled)
+            .retry_classifier(NoThrottlingRetry)
             .retry_classifier(RetriedWhenRefused(credentials.clone()))
             .interceptor(BlankKeys)
-            .interceptor(BoundedAnswer)
-            .interceptor(AsStored)
-            .interceptor(WritesOnce)
+            .interceptor(BoundedResponse)
+            .interceptor(IdentityEncoding)
+            .interceptor(NoWriteRetry)
             .build();
         Ok(Self {
             replica: replica.name.clone(),
@@ -100,13 +100,13 @@ impl Store {
             credentials,
             storage_class: replica.storage_class.as_deref().map(Into::into),
             profile: Profile::of(replica),
-            pace: Pace::new(replica.name.clone(), at_once, aside),
+            limit: AdaptiveLimit::new(replica.name.clone(), at_once, aside),
             readers: Arc::new(Semaphore::new(at_once)),
             stuck_readers: Arc::new(Semaphore::new(aside)),
-            speed: Speed::default(),
+            throughput: Throughput::default(),
             versioned: OnceCell::new(),
             etag_history: EtagHistory::default(),
-            spellings: SeenSpellings::default(),
+            spellings: SeenFolds::default(),
             kept_metadata: KeptMetadata::default(),
             kept_names: KeptNames::default(),
             clock_fits: OnceCell::new(),
@@ -118,13 +118,15 @@ impl Store {
     }
 }
 
-/// The HTTP client of a store. Error: TLS is needed, and this machine trusts no authority.
-fn http(replica: &settings::StoreSettings, connections: usize) -> Result<Http, String> {
+/// Builds the HTTP client of a store. Error: TLS is needed, and this machine trusts no authority.
+fn http(replica: &settings::StoreSettings, connections: usize) -> Result<PooledHttpClient, String> {
     // Without TLS no CA certificates are looked for: a bare container has none.
     let tls = |needed: bool, trust: &settings::Trust| if needed { trusting(trust) } else { Ok(trusting_nobody()) };
     let via = match &replica.proxy {
         None => None,
-        Some(proxy) => Some(Via { proxy: proxy.clone(), tls: tls(proxy.is_https(), &replica.surroundings.trust)? }),
+        Some(proxy) => {
+            Some(ProxyRoute { proxy: proxy.clone(), tls: tls(proxy.is_https(), &replica.surroundings.trust)? })
+        }
     };
-    Ok(Http::new(tls(replica.endpoint.scheme() == "https", &replica.trust)?, via, connections))
+    Ok(PooledHttpClient::new(tls(replica.endpoint.scheme() == "https", &replica.trust)?, via, connections))
 }

@@ -1,8 +1,8 @@
-//! Gives the SDK a replica's credentials as they are now, so that rotated keys and short-lived tokens need no restart.
+//! Gives the SDK a replica's current credentials, so that rotated keys and short-lived tokens need no restart.
 //!
-//! Files are read again every second in which the store is used, and once more when the store refuses what they said.
-//! It replaces the SDK's identity cache, which keeps credentials for 15 minutes and reads profile files once.
-//! Tests: `tests/it/secrets.rs` of the program.
+//! Files are read again every second in which the store is used, and once more when the store refuses their
+//! credentials. It replaces the SDK's identity cache, which keeps credentials for 15 minutes and reads profile files
+//! once. Tests: `tests/it/secrets.rs` of the program.
 
 use std::{
     os::unix::fs::MetadataExt as _,
@@ -25,20 +25,20 @@ use copyhold_core::secret::Secret;
 use secrecy::ExposeSecret as _;
 use tracing::warn;
 
-use super::connection;
-use crate::settings::{self, ChainFile, Surroundings, Trust, chain_files};
+use super::transport_error;
+use crate::settings::{self, ChainFile, NetworkEnvironment, Trust, chain_files};
 
-/// A file that was written anew is read so soon.
+/// How soon a changed file is read again.
 const READ_EVERY: Duration = Duration::from_secs(1);
-/// Credentials of the chain that name no end are asked for again after this time.
+/// How soon credentials of the chain without an expiry are requested again.
 const KEEP_FOR: Duration = Duration::from_mins(15);
-/// And those that name one, so long before it.
+/// How long before their expiry other ones are requested again.
 const BEFORE_EXPIRY: Duration = Duration::from_secs(20);
-/// The chain may ask a metadata service.
+/// Time limit of the chain, which may ask a metadata service.
 const LOAD_WITHIN: Duration = Duration::from_secs(10);
-/// The same credentials, read again after a refusal, are refused with good reason: nobody asks again so soon.
+/// The same credentials, read again after a refusal, are refused for good reason: they are not read again before this.
 const FINAL_FOR: Duration = Duration::from_secs(10);
-/// Of a message about files that cannot be read.
+/// Characters of a message about files that cannot be read.
 const COMPLAINT_CHARS: usize = 500;
 
 /// The credentials of one replica.
@@ -49,7 +49,7 @@ pub(super) struct CurrentCredentials(Arc<Shared>);
 struct Shared {
     source: Source,
     state: Mutex<State>,
-    /// One asks the chain at a time.
+    /// Serializes requests to the chain.
     loading: tokio::sync::Mutex<()>,
 }
 
@@ -61,26 +61,26 @@ enum Source {
 
 #[derive(Debug, Default)]
 struct State {
-    known: Option<Known>,
+    known: Option<KnownCredentials>,
     /// The store has refused them: they are read again before the next request.
     refused: bool,
-    /// Until then a refusal changes nothing.
+    /// Until then another refusal changes nothing.
     final_until: Option<Instant>,
-    /// Why they could not be read last; logged once.
+    /// Why the last attempt to read them failed; logged once.
     complaint: Option<String>,
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct KnownCredentials {
     credentials: Credentials,
     loaded: Instant,
-    /// When the files were looked at last, and what they looked like.
+    /// When the files were checked last, and their stamps then.
     looked: Instant,
-    files: Vec<Option<Stamp>>,
+    files: Vec<Option<FileStamp>>,
 }
 
 /// Time, size and inode of a file: one that replaces it differs in one of them.
-type Stamp = (i64, i64, u64, u64);
+type FileStamp = (i64, i64, u64, u64);
 
 impl CurrentCredentials {
     pub(super) fn of(replica: &settings::StoreSettings) -> Self {
@@ -95,7 +95,7 @@ impl CurrentCredentials {
         Self(Arc::new(Shared { source, state: Mutex::default(), loading: tokio::sync::Mutex::default() }))
     }
 
-    /// The access key id that was used last.
+    /// Returns the access key id that was used last.
     pub(super) fn key_id(&self) -> Option<String> {
         Some(self.state().known.as_ref()?.credentials.access_key_id().to_owned())
     }
@@ -156,7 +156,7 @@ impl CurrentCredentials {
         }
     }
 
-    /// What is known, unless it is to be read again.
+    /// Returns the known credentials, unless they are to be read again.
     fn fresh(&self) -> Option<Credentials> {
         let mut state = self.state();
         let refused = state.refused;
@@ -175,15 +175,15 @@ impl CurrentCredentials {
         (!refused).then(|| known.credentials.clone())
     }
 
-    /// What is known, if its time is not over.
+    /// Returns the known credentials, unless they have expired.
     fn usable(&self) -> Option<Credentials> {
         let known = self.state().known.clone()?.credentials;
         known.expiry().is_none_or(|at| at > now()).then_some(known)
     }
 
-    /// Says once that what was read before stays in use.
+    /// Logs once that the previous credentials stay in use.
     fn complain(&self, error: &CredentialsError) {
-        let complaint = excerpt(&connection::chain(error), COMPLAINT_CHARS);
+        let complaint = excerpt(&transport_error::chain(error), COMPLAINT_CHARS);
         let mut state = self.state();
         if state.complaint.as_ref() != Some(&complaint) {
             warn!("Could not read the AWS credentials again, those read before stay in use: {complaint}");
@@ -191,7 +191,7 @@ impl CurrentCredentials {
         }
     }
 
-    /// The store has refused them. Whether they are read again for another try.
+    /// Records a refusal by the store. Returns whether they are to be read again for a retry.
     fn were_refused(&self) -> bool {
         if let Source::Keys { access_key_id, secret_access_key } = &self.0.source
             && !access_key_id.may_change()
@@ -211,7 +211,7 @@ impl CurrentCredentials {
 }
 
 impl State {
-    fn read(&mut self, credentials: Credentials, files: Vec<Option<Stamp>>) -> Credentials {
+    fn read(&mut self, credentials: Credentials, files: Vec<Option<FileStamp>>) -> Credentials {
         let same = self.known.as_ref().is_some_and(|known| known.credentials == credentials);
         let now = Instant::now();
         if std::mem::take(&mut self.refused) {
@@ -220,7 +220,7 @@ impl State {
             self.final_until = None;
         }
         self.complaint = None;
-        self.known = Some(Known { credentials: credentials.clone(), loaded: now, looked: now, files });
+        self.known = Some(KnownCredentials { credentials: credentials.clone(), loaded: now, looked: now, files });
         credentials
     }
 }
@@ -234,8 +234,9 @@ impl ProvideCredentials for CurrentCredentials {
     }
 }
 
-/// The HTTP client of the chain. It asks metadata services, over plain HTTP, without a proxy, and others as stores are asked.
-fn chain_client(surroundings: &Surroundings) -> SharedHttpClient {
+/// Builds the HTTP client of the chain. It asks metadata services over plain HTTP without a proxy, and others as stores
+/// are asked.
+fn chain_client(surroundings: &NetworkEnvironment) -> SharedHttpClient {
     let proxy =
         surroundings.proxies.of_https().and_then(|(url, exempt)| Some(ProxyConfig::https(url).ok()?.no_proxy(exempt)));
     let proxy = proxy.unwrap_or_else(ProxyConfig::disabled);
@@ -256,14 +257,17 @@ fn chain_client(surroundings: &Surroundings) -> SharedHttpClient {
     })
 }
 
-/// Where it is wrong, the chain is asked too often, or a refusal has it asked.
-#[expect(clippy::disallowed_methods, reason = "credentials name their end by the clock of those who gave them")]
+/// A wrong clock only has the chain asked too often, or after a refusal.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "credentials name their end by the clock of the service that issued them"
+)]
 fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// The files that the chain reads.
-fn stamps() -> Vec<Option<Stamp>> {
+/// Returns the stamps of the files that the chain reads.
+fn stamps() -> Vec<Option<FileStamp>> {
     let stamp = |file: &ChainFile| {
         let found = file.path().metadata().ok()?;
         Some((found.mtime(), found.mtime_nsec(), found.size(), found.ino()))
@@ -271,7 +275,7 @@ fn stamps() -> Vec<Option<Stamp>> {
     chain_files().iter().map(stamp).collect()
 }
 
-/// Has a request that was refused for its credentials sent once more, with what is read then.
+/// Has a request that was refused for its credentials sent once more, with current ones.
 #[derive(Debug)]
 pub(super) struct RetriedWhenRefused(pub(super) CurrentCredentials);
 
@@ -293,7 +297,7 @@ impl ClassifyRetry for RetriedWhenRefused {
     }
 }
 
-/// Codes of S3, and of the services that stand in for it.
+/// Codes of S3, and of services that issue credentials for it.
 const CODES: [&str; 9] = [
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -305,7 +309,7 @@ const CODES: [&str; 9] = [
     "UnrecognizedClientException",
     "Unauthorized",
 ];
-/// The code stands at the beginning of an error's document.
+/// The code is at the beginning of an error document.
 const LOOKED_AT: usize = 4096;
 
 /// The answer to a HEAD has no body and so no code.

@@ -1,16 +1,16 @@
 //! Dates in the forms in which stores and gateways write them.
 //!
-//! A date without a zone is taken for UTC. One whose zone is a name only, such as `CET`, is none.
+//! A date without a zone counts as UTC. A date whose zone is only a name, such as `CET`, is not accepted.
 
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const DAY: i64 = 86_400;
-/// No store is older, and no date of one is so far ahead.
+/// No store is older, and no valid date is this far ahead.
 const YEARS: std::ops::RangeInclusive<i64> = 1970..=9999;
 
-/// The date that `text` names in any usual form; `None`: it names none for certain.
+/// Parses `text` in any usual form; `None`: it is not certainly a date.
 pub(super) fn parse(text: &str) -> Option<DateTime> {
     let text = text.trim();
     let known = |format| DateTime::from_str(text, format).ok();
@@ -74,7 +74,7 @@ fn of_words(text: &str) -> Option<DateTime> {
     Some(DateTime::from_secs(days(year, month?, day)? * DAY + time? - offset.unwrap_or_default()))
 }
 
-/// `07:08:09`, also with a fraction, which is left out.
+/// `07:08:09`, also with a fraction, which is dropped.
 fn seconds(word: &str) -> Option<i64> {
     let whole = word.split_once('.').map_or(word, |(whole, _)| whole);
     let mut parts = whole.split(':').map(|part| part.parse::<i64>().ok().filter(|_| is_digits(part)));

@@ -1,4 +1,4 @@
-//! An endpoint as messages show it: where it is, which proxy stands before it, whom it must be certified by.
+//! An endpoint as messages show it: its URL, its proxy, and the authority that must have certified it.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use copyhold_tls::TlsFailure;
 
 use crate::settings;
 
-/// Where a store is, for messages; the client has its own.
+/// Where a store is, for messages only.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
     /// Scheme, host and port.
@@ -35,7 +35,7 @@ impl Endpoint {
         self.proxy.as_ref()
     }
 
-    /// What is wrong with TLS there, and which setting decides about it.
+    /// Explains a TLS failure there, and names the setting that decides about it.
     pub(super) fn tls_failure(&self, failure: &TlsFailure) -> String {
         let Self { replica, trust, .. } = self;
         let private = format!("for a private one, name its PEM file as ca_file in [replicas.{replica}]");
@@ -48,7 +48,7 @@ impl Endpoint {
     }
 }
 
-/// `https://s3.example.com`, and the proxy that it is reached through.
+/// Formats `https://s3.example.com`, and the proxy in front of it.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.url)?;

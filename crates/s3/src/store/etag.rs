@@ -1,16 +1,16 @@
-//! ETags as stores spell them, and when one is a checksum.
+//! ETags as stores return them, and when an ETag is a checksum.
 
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// The entity tag of one stored content, as the store spelled it, quotes included.
+/// The entity tag of one stored content, as the store returned it, quotes included.
 ///
-/// It names a content; it is a checksum only where it happens to equal one of ours.
+/// It identifies a content. It is a checksum only if it equals one that was computed here.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ETag(String);
 
-/// What Content-MD5 carries, and what most stores answer as the ETag of one PUT.
+/// The MD5 of bytes: the value of Content-MD5, and what most stores return as the ETag of one PUT.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Md5(pub [u8; 16]);
 
@@ -19,13 +19,13 @@ impl ETag {
         Self(as_sent.into())
     }
 
-    /// As the store spelled it, for `If-Match` and CompleteMultipartUpload.
+    /// Returns the tag as the store returned it, for `If-Match` and CompleteMultipartUpload.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The tag of an answer; `None`: it has none that names a content.
+    /// Returns the tag of an answer; `None`: it has none that identifies a content.
     pub(super) fn of_answer(as_sent: Option<String>) -> Option<Self> {
         as_sent.map(Self).filter(|etag| !etag.core().is_empty())
     }
@@ -35,14 +35,13 @@ impl ETag {
         self.0.trim_matches('"')
     }
 
-    /// The same for every spelling of one tag.
+    /// Returns the same text for every spelling of one tag.
     #[must_use]
     pub fn normal(&self) -> String {
         self.core().to_ascii_lowercase()
     }
 
-    /// What the store has said, without what proxies and gateways make of it: `W/"…"` for weak, `"…-gzip"` for
-    /// compressed, XML's word for a quote.
+    /// Removes what proxies and gateways add: `W/"…"` for weak, `"…-gzip"` for compressed, XML's entity for a quote.
     fn core(&self) -> &str {
         let tag = self.0.trim();
         let tag = tag.strip_prefix("W/").unwrap_or(tag);
@@ -53,14 +52,14 @@ impl ETag {
         coding.map_or(tag, |tag| tag.trim_end_matches('-'))
     }
 
-    /// It names the same content as `other`, whatever a proxy has made of either.
+    /// Returns whether both identify the same content, whatever a proxy did to either.
     #[must_use]
     pub fn names_the_same(&self, other: &Self) -> bool {
         self.core().eq_ignore_ascii_case(other.core())
     }
 
-    /// As `If-Match` may carry it. `None`: a proxy has changed its spelling, or may have, and the store behind it would
-    /// take the object for another.
+    /// Returns the tag for `If-Match`. `None`: a proxy has changed it, or may have, and the store would not recognize
+    /// it.
     #[must_use]
     pub fn for_if_match(&self) -> Option<&str> {
         let quoted = self.0.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'))?;
@@ -69,41 +68,40 @@ impl ETag {
         (as_stores_spell_it && !quoted.is_empty()).then_some(&self.0)
     }
 
-    /// As CompleteMultipartUpload may carry it, for a part of this MD5: where the tag is the MD5, in S3's own spelling.
+    /// Returns the tag for CompleteMultipartUpload of a part with this MD5: where the tag is the MD5, in S3's own form.
     #[must_use]
     pub fn for_complete(&self, md5: &Md5) -> Self {
         if self.is_md5(md5) { Self(format!("\"{}\"", md5.hex())) } else { self.clone() }
     }
 
-    /// The store answered with the MD5 of these bytes. `false` proves nothing:
-    /// an encrypting store answers something else of the same look.
+    /// Returns whether the tag is the MD5 of these bytes. `false` proves nothing: an encrypting store returns other
+    /// tags of the same form.
     #[must_use]
     pub fn is_md5(&self, md5: &Md5) -> bool {
         self.core().eq_ignore_ascii_case(&md5.hex())
     }
 
-    /// It has the look of an MD5: 32 hexadecimal digits and no part count.
+    /// Returns whether it has the form of an MD5: 32 hexadecimal digits and no part count.
     #[must_use]
     pub fn looks_like_md5(&self) -> bool {
         let bare = self.bare();
         bare.len() == 32 && bare.bytes().all(|b| b.is_ascii_hexdigit())
     }
 
-    /// It has the look of S3's formula for an upload in parts: 32 hexadecimal digits and how many parts there were.
+    /// Returns whether it has the form of a multipart ETag: 32 hexadecimal digits and the number of parts.
     #[must_use]
     pub fn looks_like_parts(&self) -> bool {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         self.bare().rsplit_once('-').is_some_and(|(md5, parts)| Self(md5.to_owned()).looks_like_md5() && digits(parts))
     }
 
-    /// Two stores answered with the same, whatever their quotes and case.
+    /// Returns whether two tags are equal, whatever their quotes and case.
     #[must_use]
     pub fn equals(&self, other: &Self) -> bool {
         self.bare().eq_ignore_ascii_case(other.bare())
     }
 
-    /// The store answered with S3's formula for an upload of these parts:
-    /// the MD5 of the parts' MD5s, and how many there were.
+    /// Returns whether the tag is S3's for an upload of these parts: the MD5 of the parts' MD5s, and their number.
     #[must_use]
     pub fn is_of_parts(&self, parts: &[Md5]) -> bool {
         use md5::{Digest, Md5 as Hasher};
@@ -117,13 +115,13 @@ impl ETag {
 }
 
 impl Md5 {
-    /// As ETags spell it.
+    /// Formats the MD5 as ETags do.
     #[must_use]
     pub fn hex(&self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.0))
     }
 
-    /// As Content-MD5 spells it.
+    /// Formats the MD5 as Content-MD5 does.
     #[must_use]
     pub fn base64(&self) -> String {
         STANDARD.encode(self.0)
@@ -179,7 +177,7 @@ mod tests {
             assert_eq!(changed.for_complete(&ours).as_str(), "\"d41d8cd98f00b204e9800998ecf8427e\"");
             assert!(changed.names_the_same(&ETag::new("\"d41d8cd98f00b204e9800998ecf8427e\"")), "{changed:?}");
         }
-        // Of a weak one, or one of a compressed answer, nobody says that it is the MD5 of what came.
+        // A weak tag, or one of a compressed answer, is not known to be the MD5 of the bytes.
         assert!(!ETag::new("W/\"d41d8cd98f00b204e9800998ecf8427e\"").looks_like_md5());
         assert!(!ETag::new("\"d41d8cd98f00b204e9800998ecf8427e-gzip\"").looks_like_md5());
     }

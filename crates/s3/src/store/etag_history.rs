@@ -1,5 +1,4 @@
-//! Owns what this process has seen of a store's ETags: whether those that look like MD5s are MD5s.
-//! A profile that knows it goes before what was seen.
+//! Learns whether a store's ETags of the form of an MD5 are MD5s. A profile that states it takes precedence.
 
 use std::{
     collections::{HashSet, hash_map::DefaultHasher},
@@ -12,9 +11,9 @@ use std::{
 
 use copyhold_core::domain::ObjectKey;
 
-use super::{Known, Store};
+use super::{Store, Tristate};
 
-/// So many different objects, and no contradiction, make a store known.
+/// The number of different objects, without a contradiction, after which a store counts as known.
 const ENOUGH: usize = 8;
 
 /// Which objects' ETags were the MD5 of their bytes.
@@ -36,32 +35,32 @@ impl EtagHistory {
         }
     }
 
-    fn known(&self) -> Known {
+    fn known(&self) -> Tristate {
         if self.contradicted.load(Ordering::Relaxed) {
-            return Known::No;
+            return Tristate::No;
         }
         let confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        if confirmed.len() >= ENOUGH { Known::Yes } else { Known::Unknown }
+        if confirmed.len() >= ENOUGH { Tristate::Yes } else { Tristate::Unknown }
     }
 }
 
 impl Store {
-    /// Whether an ETag of this store that looks like an MD5 is one: the profile says so, or enough objects have shown it.
+    /// Returns whether an ETag of this store that has the form of an MD5 is one, by the profile or by enough objects.
     #[must_use]
-    pub fn etags_are_md5(&self) -> Known {
+    pub fn etags_are_md5(&self) -> Tristate {
         match self.profile.etags.of_put_is_md5 {
-            Known::Unknown => self.etag_history.known(),
+            Tristate::Unknown => self.etag_history.known(),
             known => known,
         }
     }
 
-    /// The ETag that came with the bytes of this object is their MD5.
+    /// Records that the ETag of this object is the MD5 of its bytes.
     pub fn etag_was_md5(&self, key: &ObjectKey) {
         self.etag_history.confirm(key);
     }
 
-    /// An ETag looked like an MD5 and cannot be one: the bytes are known to be right, or it was another one a moment
-    /// before. Not for bytes of which only their source says that they are right: that may be damage.
+    /// Records that an ETag of the form of an MD5 cannot be one: the bytes are known to be right, or the ETag was
+    /// another a moment before. Not for bytes that only their source vouches for: they may be damaged.
     pub fn etag_was_no_md5(&self) {
         self.etag_history.contradicted.store(true, Ordering::Relaxed);
     }
@@ -81,13 +80,13 @@ mod tests {
         for _ in 0..2 * ENOUGH {
             history.confirm(&key(0));
         }
-        assert_eq!(history.known(), Known::Unknown);
+        assert_eq!(history.known(), Tristate::Unknown);
         for number in 1..ENOUGH {
-            assert_eq!(history.known(), Known::Unknown);
+            assert_eq!(history.known(), Tristate::Unknown);
             history.confirm(&key(number));
         }
-        assert_eq!(history.known(), Known::Yes);
+        assert_eq!(history.known(), Tristate::Yes);
         history.contradicted.store(true, Ordering::Relaxed);
-        assert_eq!(history.known(), Known::No);
+        assert_eq!(history.known(), Tristate::No);
     }
 }

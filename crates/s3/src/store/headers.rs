@@ -1,6 +1,6 @@
-//! Headers of answers, made readable for the SDK, which fails a call for any header that it cannot read.
+//! Repairs headers of answers for the SDK, which fails a call for any header that it cannot parse.
 //!
-//! What nobody needs is left out where it cannot be read. What travels with an object is kept, and marked where it
+//! An optional header that cannot be read is dropped. A header that travels with an object is kept, and marked if it
 //! cannot be carried over: [`Metadata::unfit`](super::Metadata::unfit) then names it, and the object is refused.
 
 use std::borrow::Cow;
@@ -13,14 +13,17 @@ use hyper::{
 
 use super::dates;
 
-/// In a value that cannot be carried over; the replacement character, which is what lossy decoding leaves, too.
+/// The most headers of one answer. An object may have some hundred of metadata; hyper's default is 100.
+pub(super) const MOST_HEADERS: usize = 1_000;
+
+/// Marks a value that cannot be carried over: the replacement character, which lossy decoding also yields.
 pub(super) const UNREADABLE: char = '\u{fffd}';
 const USER_METADATA: &str = "x-amz-meta-";
-/// They travel with an object, and have one value.
+/// Headers that travel with an object, and have one value.
 const SINGLE: [&str; 3] = ["content-type", "content-disposition", "expires"];
-/// They travel with an object, and may be given in several lines.
+/// Headers that travel with an object, and may be sent in several lines.
 const LISTS: [&str; 3] = ["content-encoding", "content-language", "cache-control"];
-/// Read by the SDK as dates, numbers or booleans, and by nobody else.
+/// Headers that only the SDK reads, as dates, numbers or booleans.
 const UNUSED: [&str; 5] = [
     "x-amz-object-lock-retain-until-date",
     "x-amz-abort-date",
@@ -28,7 +31,7 @@ const UNUSED: [&str; 5] = [
     "x-amz-server-side-encryption-bucket-key-enabled",
     "x-amz-object-size",
 ];
-/// Which content it is: a store that says two things of that says nothing.
+/// Headers that identify the content: two different values identify nothing.
 const OF_CONTENT: [&str; 5] = ["etag", "content-length", "content-range", "last-modified", "x-amz-version-id"];
 
 enum Repair {
@@ -37,7 +40,7 @@ enum Repair {
     Remove,
 }
 
-/// Makes every header readable that the SDK looks at.
+/// Makes every header that the SDK parses parseable.
 pub(super) fn repair(headers: &mut HeaderMap) {
     let mut repairs = Vec::new();
     for name in headers.keys() {
@@ -52,7 +55,8 @@ pub(super) fn repair(headers: &mut HeaderMap) {
     }
 }
 
-/// Marks what travels with an object and was left out of its answer, so that the object is refused by that name.
+/// Marks headers that travel with an object and were dropped from its answer, so that the object is refused and the
+/// header named.
 pub(super) fn mark(headers: &mut HeaderMap, left_out: &[String]) {
     for name in left_out.iter().filter(|name| is_carried(name)) {
         match (HeaderName::try_from(name), HeaderValue::from_bytes(UNREADABLE.to_string().as_bytes())) {
@@ -63,7 +67,7 @@ pub(super) fn mark(headers: &mut HeaderMap, left_out: &[String]) {
     }
 }
 
-/// Whether it travels with an object.
+/// Returns whether it travels with an object.
 fn is_carried(name: &str) -> bool {
     name.starts_with(USER_METADATA) || LISTS.contains(&name) || SINGLE.contains(&name)
 }
@@ -94,7 +98,7 @@ fn repaired(name: &str, values: &[&HeaderValue]) -> Repair {
             word @ ("true" | "false") if readable => replace(word),
             _ => Repair::Remove,
         },
-        // That there are some is all that anybody asks.
+        // Callers only ask whether there are any.
         "x-amz-missing-meta" | "x-amz-tagging-count" => replace(if is_none(&texts) { "0" } else { "1" }),
         "x-amz-object-lock-mode" if text.eq_ignore_ascii_case("none") => Repair::Remove,
         "x-amz-object-lock-legal-hold" if readable => replace(&text.to_ascii_uppercase()),
@@ -108,13 +112,13 @@ fn repaired(name: &str, values: &[&HeaderValue]) -> Repair {
     }
 }
 
-/// Headers that the SDK reads. Others, a proxy's or cookies, may be what they like.
+/// Headers that the SDK parses. Others, of a proxy or cookies, do not matter.
 fn is_of_s3(name: &str) -> bool {
     const OTHERS: [&str; 5] = ["etag", "content-length", "content-range", "accept-ranges", "age"];
     name.starts_with("x-amz-") || OTHERS.contains(&name)
 }
 
-/// The lines of one header as one, as AWS joins them.
+/// Joins the lines of one header into one, as AWS does.
 fn one_of_several(name: &str, texts: &[Cow<'_, str>]) -> String {
     if name.starts_with(USER_METADATA) {
         texts.join(",")
@@ -214,7 +218,7 @@ mod tests {
         assert_eq!(of("x-amz-meta-a", [b"1", b"2"]), [("x-amz-meta-a".into(), "1,2".into())]);
         assert_eq!(of("cache-control", [b"no-cache", b"private"])[0].1, "no-cache, private");
         assert_eq!(of("content-type", [b"text/css", b"text/css"])[0].1, "text/css");
-        // Nobody knows which of the two it is: marked, so that the object is refused by its name.
+        // It is unclear which of the two it is: marked, so that the object is refused and the header named.
         for marked in [of("content-type", [b"text/css", b"text/html"]), of("x-amz-meta-a", [b"a\xff", b"b"])] {
             assert!(marked.len() == 1 && marked[0].1.contains(UNREADABLE), "{marked:?}");
         }

@@ -1,5 +1,6 @@
-//! Owns what this process has seen a store keep of the metadata that was sent to it.
-//! It judges no single copy: it decides whether one more is looked at.
+//! Learns which metadata a store keeps of what was sent to it.
+//!
+//! It judges no single copy: it decides whether another copy is checked.
 
 use std::{
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
@@ -10,23 +11,23 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::{Metadata, Store};
 
-/// Looks that the store refused, after which it is not asked any more.
+/// The number of refused checks after which the store is not checked any more.
 const IN_VAIN: u8 = 8;
-/// How long a copy waits for another's look.
+/// How long a copy waits for the check of another.
 const WAIT_AT_MOST: Duration = Duration::from_secs(10);
 
-/// How metadata is sent to a store: it may keep it from one request and not from the other.
+/// How metadata is sent to a store: it may keep the metadata of one request type and not of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SentBy {
     Put,
     MultipartUpload,
 }
 
-/// Kinds of metadata, as a set of bits: each header, and in it what some stores were seen to alter.
+/// Kinds of metadata, as a set of bits: each header, and the features of its value that some stores alter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct MetadataKinds(u64);
 
-/// Which kinds were seen to come back as they were sent.
+/// The kinds that came back unchanged.
 #[derive(Debug, Default)]
 pub(super) struct KeptMetadata {
     by_put: AtomicU64,
@@ -35,9 +36,9 @@ pub(super) struct KeptMetadata {
     looking: Mutex<()>,
 }
 
-/// The right to look at a copy, as the only one at the moment.
+/// The right to check a copy, exclusive at any moment.
 #[derive(Debug)]
-pub struct MetadataLook<'a> {
+pub struct MetadataCheck<'a> {
     store: &'a Store,
     kinds: MetadataKinds,
     sent_by: SentBy,
@@ -45,7 +46,7 @@ pub struct MetadataLook<'a> {
 }
 
 impl MetadataKinds {
-    /// The kinds in some metadata in canonical form.
+    /// Returns the kinds in canonical metadata.
     fn of<'m>(canonical: impl Iterator<Item = (&'m str, &'m str)>) -> Self {
         let (mut bits, mut user, mut user_bytes) = (0, 0, 0);
         for (name, value) in canonical {
@@ -70,7 +71,7 @@ impl MetadataKinds {
     }
 }
 
-/// Eight bits: what a store may do to a value is to drop, cut, trim, squeeze, re-spell or decode it.
+/// Eight bits: a store may drop, cut, trim, squeeze, re-encode or decode a value.
 fn traits(value: &str) -> u64 {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b" -_./;:=+".contains(&b);
     let has = [
@@ -104,14 +105,14 @@ impl KeptMetadata {
 }
 
 impl Store {
-    /// Whether a copy that was just written is to be looked at, because this process has not seen yet what the store
-    /// makes of such metadata. `None`: it has. Copies that end at the same time look one after the other.
-    pub async fn look_at_metadata(&self, metadata: &Metadata, sent_by: SentBy) -> Option<MetadataLook<'_>> {
+    /// Returns the right to check a new copy, if it is not known yet what the store does to such metadata. `None`: it
+    /// is known. Copies that end at the same time are checked one after the other.
+    pub async fn look_at_metadata(&self, metadata: &Metadata, sent_by: SentBy) -> Option<MetadataCheck<'_>> {
         let canonical = metadata.canonical();
         let kinds = MetadataKinds::of(canonical.iter().map(|(name, value)| (name.as_str(), *value)));
         // Names that stores alter are altered one by one.
         let always = metadata.has_names_that_stores_alter();
-        let look = |only| MetadataLook { store: self, kinds, sent_by, _only: only };
+        let look = |only| MetadataCheck { store: self, kinds, sent_by, _only: only };
         if always {
             return Some(look(None));
         }
@@ -123,13 +124,13 @@ impl Store {
     }
 }
 
-impl MetadataLook<'_> {
-    /// The copy has all that was sent.
+impl MetadataCheck<'_> {
+    /// Records that the copy has all that was sent.
     pub fn kept(self) {
         self.store.kept_metadata.seen(self.sent_by).fetch_or(self.kinds.0, Ordering::Relaxed);
     }
 
-    /// The store does not let its copies be looked at.
+    /// Records that the store does not permit the check.
     pub fn refused(self) {
         let add = |n: u8| Some(n.saturating_add(1));
         // Cannot fail: it always adds.

@@ -1,7 +1,7 @@
-//! Whether a store keeps an object under the key that it was written to, as its own listing shows.
+//! Learns whether a store keeps an object under the key that it was written to, by its own listing.
 //!
-//! Asked of a copy that was just written, where its key has something unusual of which that was not seen yet. A plain key
-//! costs nothing. No habit of a store is listed here: its listing gives the other name, and a HEAD proves it.
+//! It checks a new copy whose key has an unusual trait that was not checked before. A plain key costs nothing. No
+//! store's behaviour is hard-coded: its listing gives the other name, and a HEAD proves it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,43 +9,43 @@ use std::{
     time::Duration,
 };
 
-use copyhold_core::domain::{KeyTrait, ObjectKey, Unusual, is_kept, lookalikes, may_be_made_of, simplified};
+use copyhold_core::domain::{KeyTrait, ObjectKey, UnusualKey, is_kept, lookalikes, may_be_made_of, simplified};
 use tracing::error;
 
-use super::{Asked, Head, Known, Listed, Page, Place, Store, spellings::Says};
+use super::{Head, ListPage, ListPosition, ListQuery, ListedObject, Store, Tristate, key_folds::FoldAnswer};
 
-/// Looks in a row that say nothing, after which this store is asked no more.
+/// The number of checks in a row without a result, after which this store is not checked any more.
 const IN_VAIN: u8 = 8;
-/// How long one look may take; copies wait for it.
+/// Time limit of one check; copies wait for it.
 const LOOK_AT_MOST: Duration = Duration::from_secs(10);
-/// Traits and keys that are remembered.
+/// The most traits and keys that are remembered.
 const REMEMBERED: usize = 8192;
 
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub(super) struct KeptNames {
     state: Mutex<State>,
-    /// Copies that end at the same time ask once.
+    /// Serializes checks of copies that end at the same time.
     looking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Keys with these are kept as they are.
+    /// Traits of keys that the store keeps unchanged.
     kept: BTreeSet<KeyTrait>,
     in_vain: u8,
     altered: BTreeMap<ObjectKey, KeptAs>,
 }
 
-/// The other key that a store takes a key for.
+/// The other key under which a store keeps an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptAs {
     pub other: ObjectKey,
-    /// What was on record of the other object is taken back, since a copy of this one was written over it.
+    /// The record of the other object was revoked, because a copy of this one was written over it.
     pub is_taken_back: bool,
 }
 
-/// What a look has shown.
+/// The result of a check.
 enum Seen {
     Kept,
     As(ObjectKey),
@@ -53,39 +53,39 @@ enum Seen {
 }
 
 impl KeptNames {
-    /// A poisoned lock only means that somebody panicked between two of these short steps.
+    /// A poisoned lock is usable: no step under it leaves the value inconsistent.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn is_to_ask(&self, unusual: &Unusual) -> bool {
+    fn is_to_ask(&self, unusual: &UnusualKey) -> bool {
         self.in_vain < IN_VAIN && unusual.traits.iter().any(|one| !is_kept(&self.kept, *one))
     }
 }
 
 impl Store {
-    /// The other key that it was seen to take this one for, since this process began.
+    /// Returns the other key under which the store was seen to keep this one, since this process began.
     #[must_use]
     pub fn kept_as(&self, key: &ObjectKey) -> Option<KeptAs> {
         self.kept_names.state().altered.get(key).cloned()
     }
 
-    /// Notes that nothing is on record any more of the object that this one was written over.
+    /// Records that the object that this one was written over is not on record any more.
     pub fn note_taken_back(&self, key: &ObjectKey) {
         if let Some(kept_as) = self.kept_names.state().altered.get_mut(key) {
             kept_as.is_taken_back = true;
         }
     }
 
-    /// Looks under which name a copy is kept that was just written. `Some`: under another, which may be another object's.
-    /// Names that differ as [`Store::folds`] says do not count: those are known.
+    /// Checks under which key the store keeps a new copy. `Some`: under another, which may be another object's. Keys
+    /// that differ by [`Store::folds`] do not count: those folds are known.
     pub async fn look_for_other_name(&self, key: &ObjectKey) -> Option<ObjectKey> {
-        if self.profile.keys.exact == Known::Yes {
+        if self.profile.keys.exact == Tristate::Yes {
             return None;
         }
-        let unusual = Unusual::of(key.as_str())?;
+        let unusual = UnusualKey::of(key.as_str())?;
         if !self.kept_names.state().is_to_ask(&unusual) {
             return None;
         }
@@ -125,7 +125,7 @@ impl Store {
         }
     }
 
-    /// `None`: the store does not say. `prefix`: the plain beginning of the key.
+    /// `None`: the store does not tell. `prefix`: the plain beginning of the key.
     async fn see_name(&self, key: &ObjectKey, prefix: &str) -> Option<Seen> {
         let own = self.head(key).await.ok()?;
         // Its own name is the first of those that begin with it.
@@ -147,11 +147,11 @@ impl Store {
         for other in others.into_iter().filter_map(|other| ObjectKey::new(other).ok()) {
             if folds.are_one(key.as_str(), other.as_str()) {
                 // The name that it gives to all of them.
-                if !is_listed && self.compare(key, &other, &own).await == Says::Merged {
+                if !is_listed && self.compare(key, &other, &own).await == FoldAnswer::Merged {
                     return Some(Seen::Kept);
                 }
             } else if self.profile.refuses_key(&other).is_none()
-                && self.compare(key, &other, &own).await == Says::Merged
+                && self.compare(key, &other, &own).await == FoldAnswer::Merged
                 && !self.lists_both(key, &other).await
             {
                 return Some(Seen::As(other));
@@ -160,23 +160,25 @@ impl Store {
         Some(if is_listed { Seen::Kept } else { Seen::Nothing })
     }
 
-    /// Whether the listing has both names: then they are two objects, that look alike and came within the same second.
+    /// Returns whether the listing has both keys: then they are two objects that look alike and were written within one
+    /// second.
     async fn lists_both(&self, key: &ObjectKey, other: &ObjectKey) -> bool {
         let lists = async |key: &ObjectKey| self.list_by(key.as_str()).await.is_some_and(|page| has(&page, key));
         lists(key).await && lists(other).await
     }
 
-    async fn list_by(&self, prefix: &str) -> Option<Page> {
-        self.list(Asked { prefix, delimiter: None }, &Place::First).await.ok()
+    async fn list_by(&self, prefix: &str) -> Option<ListPage> {
+        self.list(ListQuery { prefix, delimiter: None }, &ListPosition::First).await.ok()
     }
 }
 
-fn has(page: &Page, key: &ObjectKey) -> bool {
+fn has(page: &ListPage, key: &ObjectKey) -> bool {
     page.objects.iter().any(|listed| listed.key.as_ref() == Ok(key))
 }
 
-/// Whether a listing may show what a HEAD of the copy has shown. Its time is not compared: another HEAD decides.
-fn looks_like(listed: &Listed, own: &Head) -> bool {
+/// Returns whether an entry of the listing may be the copy that a HEAD returned. Its time is not compared: another HEAD
+/// decides.
+fn looks_like(listed: &ListedObject, own: &Head) -> bool {
     listed.size_bytes.is_none_or(|size| size == own.size_bytes)
         && (listed.etag.is_none() || own.etag.is_none() || listed.etag == own.etag)
 }

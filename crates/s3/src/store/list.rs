@@ -1,4 +1,4 @@
-//! One page of a listing, as the store gave it.
+//! One page of a listing, as the store returned it.
 
 use std::{fmt, time::SystemTime};
 
@@ -9,38 +9,38 @@ use aws_sdk_s3::{
 use copyhold_core::domain::{ObjectKey, excerpt};
 
 use super::{
-    ETag, Operation, Reason, Store, StoreError, clock::AnswerDate, document::WholeDocument, progress::Progress,
-    spelling::Spelling,
+    ETag, Operation, Reason, Store, StoreError, clock::AnswerDate, key_encoding::KeyEncoding, stall_timeout::Progress,
+    xml_document::WholeDocument,
 };
 
 /// Where a page of a listing begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ListPosition {
     First,
-    /// Behind this key, which need not be there.
+    /// After this key, which need not exist.
     After(String),
-    /// Where the page before has ended, as the store put it.
+    /// At the store's continuation token of the page before.
     Token(String),
 }
 
-/// What the keys of a listing have in common.
+/// What a listing is limited to.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct ListQuery<'a> {
     pub prefix: &'a str,
-    /// Keys with it behind the prefix are told as one entry, that ends with it.
+    /// Keys with the delimiter after the prefix are returned as one common prefix that ends with it.
     pub delimiter: Option<&'a str>,
 }
 
-/// A page of a listing, whole, as the store gave it: whether its keys rise, or are those that were asked for, is for the
-/// caller to see. It may be empty and not the last, where many delete markers lie.
+/// A complete page of a listing, as the store returned it. The caller checks order and prefix of its keys. It may be
+/// empty and not the last, behind many delete markers.
 #[derive(Clone, Debug, Default)]
-pub struct Page {
-    pub objects: Vec<Listed>,
+pub struct ListPage {
+    pub objects: Vec<ListedObject>,
     /// Common prefixes, where a delimiter was given.
     pub prefixes: Vec<String>,
-    /// There is more.
+    /// More pages follow.
     pub truncated: bool,
-    /// Where; not every store says so.
+    /// The token of the next page; not every store returns one.
     pub next: Option<String>,
     /// When the store answered, by its own clock.
     pub date: Option<SystemTime>,
@@ -48,23 +48,23 @@ pub struct Page {
 
 /// An object as a listing shows it.
 #[derive(Clone, Debug)]
-pub struct Listed {
-    pub key: Result<ObjectKey, NoKey>,
-    /// `None`: the store does not say, or not in a form that can be read.
+pub struct ListedObject {
+    pub key: Result<ObjectKey, InvalidListedKey>,
+    /// `None`: the store does not return it, or not in a form that can be parsed.
     pub size_bytes: Option<u64>,
     pub etag: Option<ETag>,
     pub last_modified: Option<SystemTime>,
 }
 
-/// A key that a store has, and that we cannot keep.
+/// A key in a store that Copyhold cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoKey {
+pub struct InvalidListedKey {
     bytes: Vec<u8>,
     why: String,
 }
 
-impl Listed {
-    /// The key's own bytes, by which listings are in order.
+impl ListedObject {
+    /// The raw bytes of the key, by which listings are sorted.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match &self.key {
@@ -73,7 +73,7 @@ impl Listed {
         }
     }
 
-    fn of(object: Object, spelling: Spelling) -> Option<Self> {
+    fn of(object: Object, spelling: KeyEncoding) -> Option<Self> {
         Some(Self {
             key: key(spelling.bytes(object.key?)),
             size_bytes: object.size.and_then(|size| u64::try_from(size).ok()),
@@ -83,14 +83,14 @@ impl Listed {
     }
 }
 
-impl Page {
-    /// `None`: one of its entries has no name.
+impl ListPage {
+    /// `None`: one of its entries has no key.
     fn of(answer: ListObjectsV2Output) -> Option<Self> {
-        let spelling = Spelling::of(answer.encoding_type.as_ref());
+        let spelling = KeyEncoding::of(answer.encoding_type.as_ref());
         let prefixes = answer.common_prefixes.unwrap_or_default().into_iter();
         let prefixes: Vec<_> = prefixes.map(|common| Some(spelling.text(common.prefix?))).collect::<Option<_>>()?;
         let objects = answer.contents.unwrap_or_default().into_iter();
-        let objects: Vec<_> = objects.map(|object| Listed::of(object, spelling)).collect::<Option<_>>()?;
+        let objects: Vec<_> = objects.map(|object| ListedObject::of(object, spelling)).collect::<Option<_>>()?;
         let next = answer.next_continuation_token.filter(|token| !token.is_empty());
         // A token means that there is more, whatever the flag says; but for one on an empty last page, which would lead
         // round and round. That the answer has either was seen before.
@@ -103,50 +103,51 @@ impl Page {
     }
 }
 
-/// What was left out of a listing is not known, so nothing of it is believed.
+/// An incomplete page is rejected as a whole, because it is unknown what is missing.
 pub(super) fn nameless(operation: Operation) -> StoreError {
     StoreError::found(operation, Reason::NotUnderstood, "an entry of the listing has no name")
 }
 
-impl fmt::Display for NoKey {
-    /// The key, and what is wrong with it.
+impl fmt::Display for InvalidListedKey {
+    /// The key, and why it is invalid.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\": {}", shown(&self.bytes), self.why)
     }
 }
 
-/// The bytes of what may be a key, escaped and not longer than a line.
+/// Formats the bytes of a possible key, escaped and at most a line long.
 pub fn shown(bytes: &[u8]) -> String {
     const SHOWN: usize = 60;
     excerpt(&String::from_utf8_lossy(bytes), SHOWN)
 }
 
-fn key(bytes: Vec<u8>) -> Result<ObjectKey, NoKey> {
+fn key(bytes: Vec<u8>) -> Result<ObjectKey, InvalidListedKey> {
     match String::from_utf8(bytes) {
-        Ok(text) => {
-            ObjectKey::new(text.clone()).map_err(|why| NoKey { bytes: text.into_bytes(), why: why.to_string() })
+        Ok(text) => ObjectKey::new(text.clone())
+            .map_err(|why| InvalidListedKey { bytes: text.into_bytes(), why: why.to_string() }),
+        Err(error) => {
+            Err(InvalidListedKey { bytes: error.into_bytes(), why: "a key is UTF-8, and this one is not".into() })
         }
-        Err(error) => Err(NoKey { bytes: error.into_bytes(), why: "a key is UTF-8, and this one is not".into() }),
     }
 }
 
 impl Store {
-    /// One page of the bucket's objects: a thousand, where the store gives as many as it is asked for.
-    pub async fn list(&self, asked: Asked<'_>, from: &Place) -> Result<Page, StoreError> {
+    /// Lists one page of the bucket's objects: a thousand, if the store returns as many as requested.
+    pub async fn list(&self, asked: ListQuery<'_>, from: &ListPosition) -> Result<ListPage, StoreError> {
         self.list_some(asked, from, None).await
     }
 
-    /// The same of so many objects at most.
+    /// Lists a page of at most `most` objects.
     pub(super) async fn list_some(
         &self,
-        asked: Asked<'_>,
-        from: &Place,
+        asked: ListQuery<'_>,
+        from: &ListPosition,
         most: Option<i32>,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<ListPage, StoreError> {
         let (after, token) = match from {
-            Place::First => (None, None),
-            Place::After(key) => (Some(key.clone()), None),
-            Place::Token(token) => (None, Some(token.clone())),
+            ListPosition::First => (None, None),
+            ListPosition::After(key) => (Some(key.clone()), None),
+            ListPosition::Token(token) => (None, Some(token.clone())),
         };
         let call = self
             .client
@@ -162,8 +163,8 @@ impl Store {
         let date = AnswerDate::default();
         let call = call.customize().interceptor(WholeDocument::OBJECTS).interceptor(date.clone());
         let answer = self.call(Operation::ListObjects, &Progress::default(), call.send()).await?;
-        let page = Page::of(answer).ok_or_else(|| nameless(Operation::ListObjects))?;
-        Ok(Page { date: date.get(), ..page })
+        let page = ListPage::of(answer).ok_or_else(|| nameless(Operation::ListObjects))?;
+        Ok(ListPage { date: date.get(), ..page })
     }
 }
 

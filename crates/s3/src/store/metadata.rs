@@ -1,4 +1,4 @@
-//! What travels with an object's bytes: its canonical form, its hash, and what no store keeps.
+//! The metadata of an object: its canonical form, its hash, and what stores cannot carry.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,15 +10,16 @@ use crc_fast::{CrcAlgorithm, checksum};
 
 use super::headers::UNREADABLE;
 
-/// Of the canonical form. Rows keep hashes of it: whoever changes the form raises this, and all of them differ.
+/// Version of the canonical form. Rows keep hashes of it: a change of the form must raise this, and all hashes then
+/// differ.
 const CANONICAL_FORM: &str = "1";
-/// What stores answer for an object that was given no content type.
+/// What stores return for an object without a content type.
 const DEFAULT_TYPES: [&str; 2] = ["binary/octet-stream", "application/octet-stream"];
 
-/// What travels with an object's bytes, as the source's headers spell it.
+/// The metadata of an object, as the source's headers spell it.
 ///
-/// Header values that are not ASCII are no metadata that every store keeps as it is:
-/// some answer them as RFC 2047, some as raw bytes. They are found by [`Metadata::unfit`].
+/// Not every store keeps values that are not ASCII: some return them as RFC 2047, some as raw bytes.
+/// [`Metadata::unfit`] finds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     pub content_type: Option<String>,
@@ -26,19 +27,19 @@ pub struct Metadata {
     pub content_disposition: Option<String>,
     pub content_language: Option<String>,
     pub cache_control: Option<String>,
-    /// As sent, since stores keep what they were given, dates or not.
+    /// As the source sent it, because stores keep any text, date or not.
     pub expires: Option<String>,
-    /// Without the `x-amz-meta-` of their names.
+    /// Names without `x-amz-meta-`.
     pub user: BTreeMap<String, String>,
-    /// Where a website sends who asks for the object. No part of the hash, since many stores keep none.
+    /// The website redirect. Not part of the hash, because many stores drop it.
     pub website_redirect: Option<String>,
 }
 
 impl Metadata {
-    /// Takes the framing out of a content encoding.
+    /// Removes the framing from a content encoding.
     ///
-    /// `aws-chunked` describes how an upload was sent, not the object; stores that
-    /// keep it would have us announce a framing that we do not use.
+    /// `aws-chunked` describes how an upload was sent, not the object. If a store keeps it, a copy would announce a
+    /// framing that it does not use.
     pub(super) fn content_encoding(as_kept: Option<String>) -> Option<String> {
         let kept = as_kept?;
         let is_framing = |coding: &str| coding.eq_ignore_ascii_case("aws-chunked");
@@ -54,13 +55,13 @@ impl Metadata {
         as_read.unwrap_or_default().into_iter().collect()
     }
 
-    /// As stores count it: names, without their prefix, and values.
+    /// Returns the size as stores count it: names without their prefix, and values.
     #[must_use]
     pub fn user_bytes(&self) -> usize {
         self.user.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
-    /// In canonical form: names in lower case and in order, without what every store answers for nothing.
+    /// Iterates over the canonical form: lower-case names in order, without defaults that every store returns.
     pub(super) fn canonical(&self) -> BTreeMap<String, &str> {
         let user = self.user.iter().map(|(name, value)| (format!("x-amz-meta-{}", name.to_ascii_lowercase()), value));
         let all = self.system().chain(user).map(|(name, value)| (name, value.as_str()));
@@ -69,7 +70,7 @@ impl Metadata {
         all.filter(|(name, value)| !is_default(name, value)).collect()
     }
 
-    /// A hash of the canonical form: equal where the metadata of an object and its copy are.
+    /// Returns a hash of the canonical form: equal if the metadata of an object and its copy are equal.
     #[must_use]
     pub fn hash(&self) -> MetadataHash {
         let mut text = format!("{CANONICAL_FORM}\n");
@@ -81,7 +82,7 @@ impl Metadata {
         MetadataHash(checksum(CrcAlgorithm::Crc64Nvme, text.as_bytes()))
     }
 
-    /// The first header, by name, that another object's metadata has otherwise or not at all; `None`: they are the same.
+    /// Returns the first header, by name, that differs or is missing on either side; `None`: they are equal.
     #[must_use]
     pub fn differs_in(&self, other: &Self) -> Option<String> {
         let (ours, theirs) = (self.canonical(), other.canonical());
@@ -89,21 +90,21 @@ impl Metadata {
         names.into_iter().find(|name| ours.get(*name) != theirs.get(*name)).cloned()
     }
 
-    /// The first header, by name, that another object's metadata has otherwise or not at all; `None`: it has all of them.
-    /// What it has besides is a store's or a proxy's own.
+    /// Returns the first header, by name, that the other metadata lacks or has with another value; `None`: it has all.
+    /// Further headers may be a store's or a proxy's own.
     #[must_use]
     pub fn lost_in(&self, other: &Self) -> Option<String> {
         let theirs = other.canonical();
         self.canonical().into_iter().find(|(name, value)| theirs.get(name) != Some(value)).map(|(name, _)| name)
     }
 
-    /// Whether a name of its user metadata is one that a store was seen to alter without a word: Ceph makes `a-b` of `a_b`.
+    /// Returns whether a name of the user metadata is one that some stores alter silently: Ceph makes `a-b` of `a_b`.
     #[must_use]
     pub fn has_names_that_stores_alter(&self) -> bool {
         self.user.keys().any(|name| !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'))
     }
 
-    /// The website redirect, if it can travel in a header.
+    /// Returns the website redirect, if a header can carry it.
     pub(super) fn plain_redirect(&self) -> Option<&str> {
         self.website_redirect.as_deref().filter(|to| is_plain(to))
     }
@@ -120,7 +121,7 @@ impl Metadata {
         system.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.as_ref()?)))
     }
 
-    /// The header that cannot be carried over faithfully, and why; `None`: all can.
+    /// Returns the first header that cannot be carried over faithfully, and why; `None`: all can.
     #[must_use]
     pub fn unfit(&self) -> Option<String> {
         let user = self.user.iter().map(|(name, value)| (format!("x-amz-meta-{name}"), value));

@@ -1,59 +1,61 @@
-//! S3 as we need it: one [`Store`] per replica, with a client, a connection pool and
+//! The S3 client: one [`Store`] per replica, with a client, a connection pool and
 //! a retry budget of its own.
 //!
-//! Every failure leaves here as a [`StoreError`], whose [`Reason`] decides alone what
-//! follows. A request that only reads and failed in passing is sent once more within 100 ms,
-//! a write is not (`connect`, `once`); when a copy is tried again is not decided here. Never holds more of an object than the
-//! frame being passed on.
+//! Every failure leaves this module as a [`StoreError`], whose [`Reason`] alone decides what
+//! follows. A read that failed transiently is sent once more within 100 ms, a write is not
+//! (`connect`, `no_write_retry`). It does not decide when a copy is retried. It never holds more
+//! of an object than the frame being passed on.
 
-mod access;
+mod accept_encoding;
 mod activity;
-mod answer;
+mod adaptive_limit;
 mod authorities;
-mod blank;
+mod blank_keys;
 mod client;
 mod clock;
 mod connect;
-mod connection;
+mod connector;
 mod credentials;
 mod dates;
-mod document;
+mod dropped_headers;
 mod endpoint;
 mod error;
 mod etag;
 mod etag_history;
-mod feed;
+mod head;
 mod headers;
-mod heard;
-mod identity;
 mod kept_metadata;
 mod kept_names;
-mod lenient;
+mod key_encoding;
+mod key_folds;
 mod list;
 mod metadata;
-mod once;
+mod no_write_retry;
 mod operation;
-mod pace;
 mod path;
+mod permission_probe;
 mod probe;
 mod profile;
-mod progress;
 mod proxy;
 mod read;
 mod reason;
+mod response_body;
 mod scheme;
+mod scheme_probe;
+mod sdk_workarounds;
 mod socket;
-mod speed;
-mod spelling;
-mod spellings;
-mod stated;
+mod stall_timeout;
+mod streaming_body;
 #[cfg(test)]
 mod tests;
+mod throughput;
 mod tls;
-mod unthrottled;
+mod transport_error;
 mod uploads;
 mod versions;
 mod write;
+mod xml_document;
+mod xml_repair;
 
 use std::{
     error::Error,
@@ -72,36 +74,37 @@ use aws_sdk_s3::{
 };
 use tokio::sync::{Mutex, OnceCell, Semaphore};
 
-pub use access::FirstLook;
 pub use activity::{Activity, STUCK_AFTER, within_current};
 pub use clock::CLOCK_TOLERANCE;
 pub use error::StoreError;
 pub use etag::{ETag, Md5};
-pub use feed::{Feed, Feeder};
-pub use kept_metadata::{MetadataLook, SentBy};
+pub use head::HeadResult;
+pub use kept_metadata::{MetadataCheck, SentBy};
 pub use kept_names::KeptAs;
-pub use list::{Asked, Listed, NoKey, Page, Place, shown};
+pub use list::{InvalidListedKey, ListPage, ListPosition, ListQuery, ListedObject, shown};
 pub use metadata::Metadata;
 pub use operation::Operation;
-pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Left, Report as ProbeReport, is_of_a_probe};
-pub use profile::{Known, Profile};
-pub use read::{Body, Get, Head};
+pub use permission_probe::BucketContents;
+pub use probe::{Ended as ProbeEnded, EndedBy as ProbeEndedBy, Fact, Leftover, Report as ProbeReport, is_of_a_probe};
+pub use profile::{Profile, Tristate};
+pub use read::{Body, GetResponse, Head};
 pub use reason::Reason;
-pub use stated::Stated;
+pub use streaming_body::{BodySender, StreamingBody};
 pub use uploads::ListedUpload;
 pub use write::UploadId;
 
+use crate::metrics;
 use activity::Request;
-use copyhold_core::domain::{Class, ObjectKey, ReplicaName};
+use adaptive_limit::{AdaptiveLimit, Prefixes};
+use copyhold_core::domain::{FailureClass, ObjectKey, ReplicaName};
 use credentials::CurrentCredentials;
 use endpoint::Endpoint;
-use pace::{Pace, Prefixes};
-use progress::{Progress, watched};
-use speed::Speed;
+use stall_timeout::{Progress, watched};
+use throughput::Throughput;
 
-/// How long a call may stand still: no byte sent, none received.
+/// How long a call may make no progress: no byte sent, none received.
 pub const IDLE: Duration = Duration::from_mins(1);
-/// A store may put terabytes together before it answers.
+/// A store may assemble terabytes before it answers.
 const COMPLETE_IDLE: Duration = Duration::from_mins(10);
 
 /// One bucket on one store.
@@ -114,16 +117,16 @@ pub struct Store {
     credentials: CurrentCredentials,
     storage_class: Option<StorageClass>,
     profile: Profile,
-    pace: Pace,
+    limit: AdaptiveLimit,
     /// A body that is being read keeps its connection after its call has ended.
     readers: Arc<Semaphore>,
     /// For bodies that move nothing: their places among the readers are for others.
     stuck_readers: Arc<Semaphore>,
-    speed: Speed,
+    throughput: Throughput,
     /// Whether its bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
     etag_history: etag_history::EtagHistory,
-    spellings: spellings::SeenSpellings,
+    spellings: key_folds::SeenFolds,
     kept_metadata: kept_metadata::KeptMetadata,
     kept_names: kept_names::KeptNames,
     /// Whether a copy that was just written is told from older objects by the store's clock, once that was seen.
@@ -134,11 +137,11 @@ pub struct Store {
     refuses_redirects: AtomicBool,
     /// It has answered something, so that the endpoint's scheme is right.
     answered: AtomicBool,
-    scheme: Mutex<Option<scheme::Asked>>,
+    scheme: Mutex<Option<scheme_probe::SchemeProbe>>,
 }
 
 impl Store {
-    /// Which replica it is.
+    /// Returns the name of its replica.
     #[must_use]
     pub fn name(&self) -> &ReplicaName {
         &self.replica
@@ -150,37 +153,38 @@ impl Store {
         self.endpoint.proxy().map(|proxy| format!("{proxy}, which {} names", proxy.variable()))
     }
 
-    /// What the store can hold.
+    /// Returns what the store supports and can hold.
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    /// Remembers that a write was answered with an ETag that says nothing of the bytes, or with none.
-    pub fn note_opaque_etag(&self) {
+    /// Records that a write was answered with an ETag that says nothing of the bytes, or with none.
+    pub fn record_opaque_etag(&self) {
         self.opaque.store(true, Ordering::Relaxed);
     }
 
     /// Whether its ETags are known, or were seen since this process began, to prove nothing.
     #[must_use]
     pub fn has_opaque_etags(&self) -> bool {
-        self.profile.etags.of_put_is_md5 == Known::No || self.opaque.load(Ordering::Relaxed)
+        self.profile.etags.of_put_is_md5 == Tristate::No || self.opaque.load(Ordering::Relaxed)
     }
 
     /// How long nothing is to be asked for under a prefix of this object, because the store has said so; `None`: nothing
     /// forbids it.
     #[must_use]
-    pub fn spares(&self, key: &ObjectKey) -> Option<Duration> {
-        self.pace.spares(&activity::prefixes_of(key))
+    pub fn spared_for(&self, key: &ObjectKey) -> Option<Duration> {
+        self.limit.spared_for(&activity::prefixes_of(key))
     }
 
     /// How fast it has lately taken what was sent to it, per request; `None`: nothing of size was yet.
     #[must_use]
     pub fn bytes_per_second(&self) -> Option<f64> {
-        self.speed.bytes_per_second()
+        self.throughput.bytes_per_second()
     }
 
-    /// Sends `call` when the store's pace allows it, waits for it while it moves, measures it, and reduces its failure to what may be kept.
+    /// Sends `call` when the concurrency limit allows it, waits while it makes progress, measures it, and reduces its failure to
+    /// what may be recorded.
     ///
     /// No `async fn`, so that the SDK's futures, of several KiB each, are boxed before any
     /// of ours holds one.
@@ -211,16 +215,16 @@ impl Store {
         async move {
             let prefixes =
                 progress.activity().map_or_else(Prefixes::default, |activity| Arc::clone(activity.prefixes()));
-            let mut pass = if operation.is_paced() { Some(self.pace.enter().await) } else { None };
+            let mut pass = if operation.is_paced() { Some(self.limit.enter().await) } else { None };
             // It may have asked for that while this waited.
-            if let Some(rest) = self.pace.spares(&prefixes).filter(|_| pass.is_some()) {
+            if let Some(rest) = self.limit.spared_for(&prefixes).filter(|_| pass.is_some()) {
                 return Err(StoreError::spared(operation, rest));
             }
             // From here on, and not before: that we spare the store is not its slowness.
             let began = Instant::now();
             let request = Request::of(progress.activity());
             let sends = matches!(operation, Operation::PutObject | Operation::UploadPart);
-            let _watch = sends.then(|| self.speed.watch(progress));
+            let _watch = sends.then(|| self.throughput.watch(progress));
             let idle = if operation == Operation::CompleteMultipartUpload { COMPLETE_IDLE } else { IDLE };
             let set_aside = || {
                 if let Some(pass) = &mut pass {
@@ -230,31 +234,26 @@ impl Store {
             };
             let answer = watched(call, progress, idle, set_aside).await;
             drop(request);
-            metrics::histogram!(
-                "copyhold_store_request_seconds",
-                "replica" => self.replica.to_string(),
-                "operation" => operation.as_str(),
-            )
-            .record(began.elapsed());
+            metrics::request_took(&self.replica, operation.as_str(), began.elapsed());
             let answer = match answer {
                 Ok(Ok(answer)) => Ok(answer),
                 Ok(Err(error)) => {
                     let error = StoreError::of_sdk(operation, &self.endpoint, &error);
                     Err(error.without(self.credentials.key_id().as_deref()))
                 }
-                Err(progress::Stalled) => {
+                Err(stall_timeout::Stalled) => {
                     let what = format!("nothing moved to or from {} for {} s", self.endpoint, idle.as_secs());
                     Err(StoreError::found(operation, Reason::Stalled, what).without_answer())
                 }
             };
             if pass.is_some() {
                 match &answer {
-                    Ok(_) => self.pace.succeeded(&prefixes),
-                    Err(error) if error.class() == Class::Throttled => {
+                    Ok(_) => self.limit.succeeded(&prefixes),
+                    Err(error) if error.class() == FailureClass::Throttled => {
                         // The parts of an object are as different as objects are.
                         let whole = operation != Operation::UploadPart;
                         let object = progress.activity().filter(|_| whole).map(Activity::object);
-                        self.pace.throttled(object, &prefixes, error.retry_after());
+                        self.limit.throttled(object, &prefixes, error.retry_after());
                     }
                     Err(_) => {}
                 }
@@ -279,5 +278,5 @@ impl Store {
 
 /// Whether a store's listing is the whole document; why not. For the fuzz targets.
 pub fn check_listing(body: &[u8]) -> Result<(), String> {
-    document::WholeDocument::OBJECTS.check(body).map_err(|error| error.to_string())
+    xml_document::WholeDocument::OBJECTS.check(body).map_err(|error| error.to_string())
 }

@@ -1,19 +1,20 @@
-//! Paths that are changed on the way to a store: merged slashes, dots that are taken out, escapes that are decoded.
+//! Detects paths that are changed on the way to a store: merged slashes, removed dots, decoded escapes.
 //!
 //! The signature covers the path as it was sent, so the store refuses such requests as wrongly signed, and others not.
 
 use copyhold_core::domain::ObjectKey;
 
-use super::{Asked, Place, Reason, Store, StoreError};
+use super::{ListPosition, ListQuery, Reason, Store, StoreError};
 
 impl Store {
-    /// The failure, or the object's own: where others are not refused so, this one's path is changed on the way.
+    /// Returns the object's failure, or the failure of a path that is changed on the way, if other paths are not
+    /// refused.
     pub(super) async fn look_at_the_path(&self, key: &ObjectKey, error: StoreError) -> StoreError {
         let Some(what) = tidied(key).filter(|_| error.may_be_of_the_path()) else { return error };
-        let asked = Asked { prefix: "", delimiter: None };
-        match self.list_some(asked, &Place::First, Some(1)).await {
+        let asked = ListQuery { prefix: "", delimiter: None };
+        match self.list_some(asked, &ListPosition::First, Some(1)).await {
             Ok(_) => {}
-            // Whoever may not list was known by his signature.
+            // A request without the right to list still shows that its signature was accepted.
             Err(other) if other.reason() == Reason::Denied => {}
             Err(_) => return error,
         }
@@ -25,7 +26,7 @@ impl Store {
     }
 }
 
-/// What in a key's path some proxies change; `None`: nothing.
+/// Names the feature of a key's path that some proxies change; `None`: there is none.
 fn tidied(key: &ObjectKey) -> Option<&'static str> {
     let key = key.as_str();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);

@@ -1,4 +1,4 @@
-//! The way through an HTTP proxy: a tunnel to stores that speak TLS, requests that name the whole URL to others.
+//! Connects through an HTTP proxy: by a tunnel to TLS stores, with absolute URLs to others.
 //!
 //! It must not show the proxy's credentials.
 
@@ -22,36 +22,36 @@ use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use rustls::ClientConfig;
 use tower_service::Service;
 
-use super::socket::{BoxError, Socket, Tcp};
+use super::socket::{BoxError, Socket, TcpConnector};
 use crate::settings::Proxy;
 
-/// A proxy, and what TLS to it is configured with.
+/// A proxy, and the TLS configuration for the connection to it.
 #[derive(Clone, Debug)]
-pub(super) struct Via {
+pub(super) struct ProxyRoute {
     pub(super) proxy: Proxy,
     pub(super) tls: Arc<ClientConfig>,
 }
 
-/// Connects to the server itself, or to what a proxy passes on to it.
-pub(super) struct Hop {
-    pub(super) tcp: Tcp,
-    pub(super) via: Option<Via>,
+/// Connects to the server directly, or through a proxy.
+pub(super) struct ProxyConnector {
+    pub(super) tcp: TcpConnector,
+    pub(super) via: Option<ProxyRoute>,
 }
 
-/// Why a proxy was of no use.
+/// Why a connection through a proxy failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyError {
-    /// Its own host, port, TLS.
+    /// Its host, port or TLS.
     #[error("the proxy cannot be reached")]
     Unreachable(#[source] BoxError),
     #[error("the proxy answers {0}")]
     Refused(StatusCode),
-    /// It closed the connection, or answered something else than HTTP.
+    /// It closed the connection, or answered with something other than HTTP.
     #[error("the proxy gives no answer that can be read")]
     Broken(#[source] Option<hyper::Error>),
 }
 
-impl Service<Uri> for Hop {
+impl Service<Uri> for ProxyConnector {
     type Response = MaybeHttpsStream<Socket>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
@@ -61,7 +61,7 @@ impl Service<Uri> for Hop {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Some(Via { proxy, tls }) = self.via.clone() else {
+        let Some(ProxyRoute { proxy, tls }) = self.via.clone() else {
             let connecting = self.tcp.call(to);
             return Box::pin(async move { Ok(MaybeHttpsStream::Http(connecting.await?)) });
         };
@@ -73,7 +73,7 @@ impl Service<Uri> for Hop {
     }
 }
 
-/// Asks the proxy to pass all bytes on, by CONNECT. Returns the same stream.
+/// Opens a tunnel by CONNECT. Returns the same stream.
 async fn tunnel<S>(stream: S, to: &Uri, proxy: &Proxy) -> Result<S, BoxError>
 where
     S: Read + Write + Unpin + Send + 'static,

@@ -14,33 +14,33 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     ETag, Md5, Metadata, Operation, Store, StoreError,
     activity::{Activity, Request},
-    blank::to_sdk,
+    blank_keys::to_sdk,
     clock::AnswerDate,
-    connection,
-    progress::{Progress, Stalled, watched},
     reason::Reason,
+    stall_timeout::{Progress, Stalled, watched},
+    transport_error,
 };
 
-/// What a store says of an object beside its bytes.
+/// The properties of an object that a store returns beside its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     pub etag: Option<ETag>,
-    /// Of the whole object, also where only a range was asked for.
+    /// The size of the whole object, also if only a range was requested.
     pub size_bytes: u64,
     /// By the store's clock.
     pub last_modified: Option<SystemTime>,
-    /// Where the bucket keeps versions.
+    /// The version id, if the bucket keeps versions.
     pub version: Option<String>,
-    /// With keys that the store or its client keeps, an ETag is no MD5 though it looks like one.
+    /// With customer or KMS keys, an ETag is not an MD5 although it looks like one.
     pub encrypted: bool,
     pub metadata: Metadata,
-    /// What it has besides, which no copy of it gets; empty for nearly all.
+    /// Properties that copies do not get; empty for nearly all objects.
     pub not_carried: Vec<NotCarried>,
 }
 
 impl Head {
-    /// A hash of ETag and version, by which a later reading sees whether they are the same; `None`: the store gave neither.
-    /// It is kept for years, so it must not depend on how quotes are set, nor on this program's version.
+    /// Returns a hash of ETag and version, by which a later reading detects a change; `None`: the store returned
+    /// neither. It is recorded for years, so it must depend neither on quotes nor on this program's version.
     #[must_use]
     pub fn tag(&self) -> Option<i64> {
         // What was written before a bucket kept versions has this one, and had none before.
@@ -53,13 +53,13 @@ impl Head {
         Some(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, canonical.as_bytes()).cast_signed())
     }
 
-    /// Whether its ETag claims to be the MD5 of the whole object.
+    /// Returns whether its ETag claims to be the MD5 of the whole object.
     #[must_use]
     pub fn etag_may_be_md5(&self) -> bool {
         !self.encrypted && self.etag.as_ref().is_some_and(ETag::looks_like_md5)
     }
 
-    /// What its ETag says of bytes that have this MD5.
+    /// Compares its ETag with the MD5 of the bytes.
     #[must_use]
     pub fn etag_match(&self, md5: &Md5) -> EtagMatch {
         match self.etag.as_ref().filter(|_| self.etag_may_be_md5()) {
@@ -70,33 +70,33 @@ impl Head {
     }
 }
 
-/// An object, or a range of it, about to be read.
+/// An object, or a range of it, whose body is about to be read.
 #[derive(Debug)]
-pub struct Get {
+pub struct GetResponse {
     pub head: Head,
     pub body: Body,
 }
 
-/// The bytes that a store announced, as they come.
+/// The announced bytes, as they arrive.
 #[derive(Debug)]
 pub struct Body {
     stream: ByteStream,
     announced: u64,
     read: u64,
-    reader: Reader,
+    reader: ReadPermit,
     activity: Option<Activity>,
 }
 
 /// The right to read one body.
 #[derive(Debug)]
-struct Reader {
+struct ReadPermit {
     permit: OwnedSemaphorePermit,
     stuck: Arc<Semaphore>,
     is_aside: bool,
 }
 
-impl Reader {
-    /// It moves nothing: its place is for others, as long as there are not too many of its like.
+impl ReadPermit {
+    /// Records that nothing moves: another body may be read in its place, up to a limit.
     fn set_aside(&mut self) {
         if !self.is_aside
             && let Ok(permit) = Arc::clone(&self.stuck).try_acquire_owned()
@@ -109,13 +109,13 @@ impl Reader {
 impl Store {
     /// Begins to read `key`, or `range` of it.
     ///
-    /// `if_match` only saves a round trip: stores that ignore it exist, so compare the head.
+    /// `if_match` only saves a round trip: some stores ignore it, so compare the head.
     pub async fn get(
         &self,
         key: &ObjectKey,
         range: Option<Range<u64>>,
         if_match: Option<&ETag>,
-    ) -> Result<Get, StoreError> {
+    ) -> Result<GetResponse, StoreError> {
         let call = self
             .client
             .get_object()
@@ -125,7 +125,7 @@ impl Store {
             .set_if_match(if_match.and_then(ETag::for_if_match).map(str::to_owned));
         // Cannot fail: the semaphore is never closed.
         let permit = Arc::clone(&self.readers).acquire_owned().await.expect("an open semaphore");
-        let mut reader = Reader { permit, stuck: Arc::clone(&self.stuck_readers), is_aside: false };
+        let mut reader = ReadPermit { permit, stuck: Arc::clone(&self.stuck_readers), is_aside: false };
         let progress = Progress::default();
         let answer = self.call_and(Operation::GetObject, &progress, call.send(), || reader.set_aside()).await;
         let answer = match answer {
@@ -143,20 +143,20 @@ impl Store {
             Some(told) => total(told, range.as_ref(), announced)?,
         };
         let head = head_of_get(&answer, size_bytes)?;
-        // A listing, or a page of somebody who answers everything with 200.
+        // A listing, or a page from a server that answers everything with 200.
         if head.etag.is_none() && head.last_modified.is_none() {
             return Err(lie(Operation::GetObject, "an answer with neither ETag nor Last-Modified is no object"));
         }
         let activity = progress.activity().cloned();
-        Ok(Get { head, body: Body { stream: answer.body, announced, read: 0, reader, activity } })
+        Ok(GetResponse { head, body: Body { stream: answer.body, announced, read: 0, reader, activity } })
     }
 
-    /// What the store says of `key`.
+    /// Returns the properties of `key`.
     pub async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
         Ok(self.head_and_date(key).await?.0)
     }
 
-    /// The same, and when the store answered by its own clock, if it says so.
+    /// Returns them, and when the store answered by its own clock, if it says so.
     pub async fn head_and_date(&self, key: &ObjectKey) -> Result<(Head, Option<SystemTime>), StoreError> {
         let date = AnswerDate::default();
         let call = self.client.head_object().bucket(&self.bucket).key(to_sdk(key));
@@ -167,20 +167,20 @@ impl Store {
         }
     }
 
-    /// The same, where the bucket is known to be there: a 404 is the object's.
+    /// Returns them, if the bucket is known to exist: a 404 is the object's.
     pub(super) async fn head_alone(&self, key: &ObjectKey) -> Result<Head, StoreError> {
         let call = self.client.head_object().bucket(&self.bucket).key(to_sdk(key));
         head_of_head(&self.call(Operation::HeadObject, &Progress::default(), call.send()).await?)
     }
 
-    /// What a failure to read an object means, where its answer alone does not tell.
+    /// Determines what a failure to read an object means, if its answer alone does not tell.
     pub(super) async fn look_again(&self, key: &ObjectKey, error: StoreError) -> StoreError {
         let error = self.look_at_the_bucket(error).await;
         self.look_at_the_path(key, error).await
     }
 
-    /// A 404 without a code says that something is missing, not what: a dropped bucket
-    /// answers as a missing object does. Other errors are returned as they are.
+    /// A 404 without a code may mean the bucket or the object: a dropped bucket answers like a missing object. Other
+    /// errors are returned unchanged.
     async fn look_at_the_bucket(&self, error: StoreError) -> StoreError {
         if !error.is_bare_404() {
             return error;
@@ -195,13 +195,13 @@ impl Store {
 }
 
 impl Body {
-    /// How many bytes will come.
+    /// Returns how many bytes will arrive.
     #[must_use]
     pub fn announced(&self) -> u64 {
         self.announced
     }
 
-    /// The next bytes; `None` after exactly as many as were announced.
+    /// Returns the next bytes; `None` after exactly as many as were announced.
     pub async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
         let found = |reason, message: &str| Err(StoreError::found(Operation::GetObject, reason, message));
         let progress = Progress::default();
@@ -218,7 +218,7 @@ impl Body {
                     "the body broke off after {} of {} bytes: {}",
                     self.read,
                     self.announced,
-                    connection::chain(&error)
+                    transport_error::chain(&error)
                 );
                 found(Reason::Broken, &told)
             }
@@ -237,7 +237,7 @@ impl Body {
     }
 }
 
-/// The object's length by a Content-Range, if that fits what was asked and announced.
+/// Returns the object's length by a Content-Range, if that matches the request and the announced length.
 fn total(told: &str, range: Option<&Range<u64>>, announced: u64) -> Result<u64, StoreError> {
     let parse = || {
         let (span, total) = told.strip_prefix("bytes ")?.split_once('/')?;
@@ -260,7 +260,7 @@ fn lie(operation: Operation, what: &str) -> StoreError {
     StoreError::found(operation, Reason::NotUnderstood, what)
 }
 
-/// GetObject and HeadObject answer with the same headers in two types.
+/// GetObject and HeadObject return the same headers in two types.
 macro_rules! head_of {
     ($name:ident, $answer:ty, $operation:expr, $tags:expr) => {
         fn $name(answer: &$answer, size_bytes: u64) -> Result<Head, StoreError> {

@@ -1,8 +1,8 @@
 //! What went wrong at a store: its answer becomes a reason, and the reason a class. Pure.
 
-use copyhold_core::domain::{Class, Scope};
+use copyhold_core::domain::{FailureClass, FailureScope};
 
-/// What went wrong, told apart as far as anybody acts on it.
+/// What went wrong, as finely as callers distinguish it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// No connection came about: name, route, refusal.
@@ -62,7 +62,7 @@ impl Reason {
 
     fn of_code(code: &str, message: &str) -> Option<Self> {
         Some(match code {
-            // AWS and those who took over its words.
+            // AWS and the stores that use its codes.
             "InvalidRequest" if message.contains("Server Side Encryption") => Self::OwnersKey,
             // B2 says so with 403 and only in words.
             "AccessDenied" | "Forbidden" if message.to_ascii_lowercase().contains("cap exceeded") => Self::Full,
@@ -165,7 +165,7 @@ impl Reason {
 
     /// What follows from it. The only place where that is decided.
     #[must_use]
-    pub const fn class(self) -> Class {
+    pub const fn class(self) -> FailureClass {
         match self {
             Self::Unreachable
             | Self::Broken
@@ -174,10 +174,10 @@ impl Reason {
             | Self::NotUnderstood
             // A store that forgot an upload, or some of it, is begun with anew.
             | Self::NoSuchUpload
-            | Self::InvalidPart => Class::Transient,
-            Self::Throttled => Class::Throttled,
-            Self::Full => Class::Full,
-            Self::Denied => Class::Denied,
+            | Self::InvalidPart => FailureClass::Transient,
+            Self::Throttled => FailureClass::Throttled,
+            Self::Full => FailureClass::Full,
+            Self::Denied => FailureClass::Denied,
             Self::Tls
             | Self::Proxy
             | Self::NoCredentials
@@ -185,19 +185,19 @@ impl Reason {
             | Self::Clock
             | Self::WrongRegion
             | Self::NoSuchBucket
-            | Self::Unsupported => Class::Misconfigured,
-            Self::NoSuchKey => Class::Gone,
+            | Self::Unsupported => FailureClass::Misconfigured,
+            Self::NoSuchKey => FailureClass::Gone,
             // The object became shorter than it was said to be.
-            Self::Replaced | Self::OutsideRange => Class::Changed,
-            Self::Archived => Class::Archived,
-            Self::Damaged => Class::Corrupt,
-            Self::OwnersKey | Self::Refused | Self::RefusedOnTheWay => Class::Refused,
+            Self::Replaced | Self::OutsideRange => FailureClass::Changed,
+            Self::Archived => FailureClass::Archived,
+            Self::Damaged => FailureClass::Corrupt,
+            Self::OwnersKey | Self::Refused | Self::RefusedOnTheWay => FailureClass::Refused,
         }
     }
 
     /// How much it says of the store.
     #[must_use]
-    pub const fn scope(self) -> Scope {
+    pub const fn scope(self) -> FailureScope {
         match self {
             Self::Unreachable
             | Self::Tls
@@ -205,8 +205,8 @@ impl Reason {
             | Self::NoCredentials
             | Self::BadCredentials
             | Self::Clock
-            | Self::NoSuchBucket => Scope::Store,
-            Self::RefusedOnTheWay => Scope::Either,
+            | Self::NoSuchBucket => FailureScope::Store,
+            Self::RefusedOnTheWay => FailureScope::Either,
             other => other.class().scope(),
         }
     }
@@ -256,55 +256,55 @@ mod tests {
     use super::*;
 
     /// (status, code, message) as stores were seen to answer.
-    const ANSWERS: &[(u16, Option<&str>, Class)] = &[
-        (500, Some("InternalError"), Class::Transient),
-        (500, None, Class::Transient),
-        (502, None, Class::Transient),
-        (504, None, Class::Transient),
-        (599, Some("NeverHeardOf"), Class::Transient),
-        (400, Some("RequestTimeout"), Class::Transient),
-        (409, Some("OperationAborted"), Class::Transient),
-        (404, Some("NoSuchUpload"), Class::Transient),
-        (400, Some("InvalidPart"), Class::Transient),
-        (200, Some("InternalError"), Class::Transient),
-        (200, None, Class::Transient),
-        (503, Some("SlowDown"), Class::Throttled),
-        (503, None, Class::Throttled),
-        (429, None, Class::Throttled),
-        (200, Some("SlowDown"), Class::Throttled),
-        (507, None, Class::Full),
-        (403, Some("QuotaExceeded"), Class::Full),
-        (507, Some("XMinioStorageFull"), Class::Full),
-        (403, Some("AccessDenied"), Class::Denied),
-        (403, None, Class::Denied),
-        (401, None, Class::Denied),
-        (403, Some("AccountProblem"), Class::Denied),
-        (403, Some("SomethingNew"), Class::Denied),
-        (404, Some("NoSuchBucket"), Class::Misconfigured),
-        (301, Some("PermanentRedirect"), Class::Misconfigured),
-        (301, None, Class::Misconfigured),
-        (400, Some("AuthorizationHeaderMalformed"), Class::Misconfigured),
-        (403, Some("SignatureDoesNotMatch"), Class::Misconfigured),
-        (403, Some("InvalidAccessKeyId"), Class::Misconfigured),
-        (403, Some("RequestTimeTooSkewed"), Class::Misconfigured),
-        (400, Some("ExpiredToken"), Class::Misconfigured),
-        (501, Some("NotImplemented"), Class::Misconfigured),
-        (404, Some("NoSuchKey"), Class::Gone),
-        (412, Some("PreconditionFailed"), Class::Changed),
-        (412, None, Class::Changed),
-        (416, Some("InvalidRange"), Class::Changed),
-        (400, Some("BadDigest"), Class::Corrupt),
-        (400, Some("KeyTooLongError"), Class::Refused),
-        (400, Some("XMinioInvalidObjectName"), Class::Refused),
-        (400, Some("EntityTooLarge"), Class::Refused),
-        (400, Some("MetadataTooLarge"), Class::Refused),
-        (400, Some("InvalidURI"), Class::Refused),
-        (400, Some("SomethingNew"), Class::Refused),
-        (413, None, Class::Refused),
-        (407, None, Class::Misconfigured),
-        (405, Some("MethodNotAllowed"), Class::Refused),
-        (403, Some("InvalidObjectState"), Class::Archived),
-        (400, Some("InvalidRequest"), Class::Refused),
+    const ANSWERS: &[(u16, Option<&str>, FailureClass)] = &[
+        (500, Some("InternalError"), FailureClass::Transient),
+        (500, None, FailureClass::Transient),
+        (502, None, FailureClass::Transient),
+        (504, None, FailureClass::Transient),
+        (599, Some("NeverHeardOf"), FailureClass::Transient),
+        (400, Some("RequestTimeout"), FailureClass::Transient),
+        (409, Some("OperationAborted"), FailureClass::Transient),
+        (404, Some("NoSuchUpload"), FailureClass::Transient),
+        (400, Some("InvalidPart"), FailureClass::Transient),
+        (200, Some("InternalError"), FailureClass::Transient),
+        (200, None, FailureClass::Transient),
+        (503, Some("SlowDown"), FailureClass::Throttled),
+        (503, None, FailureClass::Throttled),
+        (429, None, FailureClass::Throttled),
+        (200, Some("SlowDown"), FailureClass::Throttled),
+        (507, None, FailureClass::Full),
+        (403, Some("QuotaExceeded"), FailureClass::Full),
+        (507, Some("XMinioStorageFull"), FailureClass::Full),
+        (403, Some("AccessDenied"), FailureClass::Denied),
+        (403, None, FailureClass::Denied),
+        (401, None, FailureClass::Denied),
+        (403, Some("AccountProblem"), FailureClass::Denied),
+        (403, Some("SomethingNew"), FailureClass::Denied),
+        (404, Some("NoSuchBucket"), FailureClass::Misconfigured),
+        (301, Some("PermanentRedirect"), FailureClass::Misconfigured),
+        (301, None, FailureClass::Misconfigured),
+        (400, Some("AuthorizationHeaderMalformed"), FailureClass::Misconfigured),
+        (403, Some("SignatureDoesNotMatch"), FailureClass::Misconfigured),
+        (403, Some("InvalidAccessKeyId"), FailureClass::Misconfigured),
+        (403, Some("RequestTimeTooSkewed"), FailureClass::Misconfigured),
+        (400, Some("ExpiredToken"), FailureClass::Misconfigured),
+        (501, Some("NotImplemented"), FailureClass::Misconfigured),
+        (404, Some("NoSuchKey"), FailureClass::Gone),
+        (412, Some("PreconditionFailed"), FailureClass::Changed),
+        (412, None, FailureClass::Changed),
+        (416, Some("InvalidRange"), FailureClass::Changed),
+        (400, Some("BadDigest"), FailureClass::Corrupt),
+        (400, Some("KeyTooLongError"), FailureClass::Refused),
+        (400, Some("XMinioInvalidObjectName"), FailureClass::Refused),
+        (400, Some("EntityTooLarge"), FailureClass::Refused),
+        (400, Some("MetadataTooLarge"), FailureClass::Refused),
+        (400, Some("InvalidURI"), FailureClass::Refused),
+        (400, Some("SomethingNew"), FailureClass::Refused),
+        (413, None, FailureClass::Refused),
+        (407, None, FailureClass::Misconfigured),
+        (405, Some("MethodNotAllowed"), FailureClass::Refused),
+        (403, Some("InvalidObjectState"), FailureClass::Archived),
+        (400, Some("InvalidRequest"), FailureClass::Refused),
     ];
 
     #[test]
@@ -316,25 +316,25 @@ mod tests {
 
     #[test]
     fn a_bare_404_never_means_that_the_object_is_gone() {
-        assert_ne!(Reason::of_answer(404, None, "").class(), Class::Gone);
-        assert_ne!(Reason::of_answer(404, Some("NotFound"), "").class(), Class::Gone);
+        assert_ne!(Reason::of_answer(404, None, "").class(), FailureClass::Gone);
+        assert_ne!(Reason::of_answer(404, Some("NotFound"), "").class(), FailureClass::Gone);
     }
 
     #[test]
     fn a_cap_that_b2_hides_behind_a_403_is_a_full_store() {
         let said = "Cannot upload files, storage cap exceeded. See the Caps & Alerts page to increase your cap.";
-        assert_eq!(Reason::of_answer(403, Some("AccessDenied"), said).class(), Class::Full);
-        assert_eq!(Reason::of_answer(403, Some("AccessDenied"), "Access denied").class(), Class::Denied);
+        assert_eq!(Reason::of_answer(403, Some("AccessDenied"), said).class(), FailureClass::Full);
+        assert_eq!(Reason::of_answer(403, Some("AccessDenied"), "Access denied").class(), FailureClass::Denied);
     }
 
     proptest::proptest! {
         #[test]
         fn any_answer_at_all_has_a_class(status in 0u16..1000, code in proptest::option::of("[A-Za-z]{0,20}")) {
             let class = Reason::of_answer(status, code.as_deref(), "").class();
-            proptest::prop_assert!(Class::ALL.contains(&class));
+            proptest::prop_assert!(FailureClass::ALL.contains(&class));
             // Only a code can say that an object is gone.
             if code.as_deref() != Some("NoSuchKey") && code.as_deref() != Some("NoSuchVersion") {
-                proptest::prop_assert_ne!(class, Class::Gone);
+                proptest::prop_assert_ne!(class, FailureClass::Gone);
             }
         }
     }

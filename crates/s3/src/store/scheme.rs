@@ -1,40 +1,17 @@
-//! Whether an endpoint speaks TLS where plain HTTP was asked for, or the other way round.
-//!
-//! Mostly the first byte of an answer tells. A server that closes, or stays silent, is asked once more the other way.
+//! Detects TLS or plain HTTP by the first byte of an answer.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::io;
 
 use hyper::Uri;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
-use tower_service::Service as _;
 
-use super::{
-    Store,
-    connection::find,
-    socket::{BoxError, Connector},
-    tls::trusting_nobody,
-};
-
-/// For the question, connecting included.
-const ASK_WITHIN: Duration = Duration::from_secs(3);
-/// A store that never answers is not asked with each request.
-const ASK_EVERY: Duration = Duration::from_mins(1);
-const QUESTION: &[u8] = b"HEAD / HTTP/1.0\r\n\r\n";
-
-/// What is expected of the first byte that a server sends.
+/// The protocol that the first byte of an answer must belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
     Http,
     Https,
 }
 
-/// The server speaks, and something else.
+/// The server speaks the other protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum OtherScheme {
     #[error("it speaks TLS: write https:// in this replica's endpoint")]
@@ -43,21 +20,14 @@ pub(super) enum OtherScheme {
     Http,
 }
 
-/// What was found when an endpoint that has never answered was asked the other way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    at: Instant,
-    other: Option<OtherScheme>,
-}
-
 impl Scheme {
     pub(super) fn of(uri: &Uri) -> Self {
         if uri.scheme_str() == Some("https") { Self::Https } else { Self::Http }
     }
 
-    /// Error: what the byte shows.
+    /// Checks the first byte of an answer. Error: the protocol that it belongs to.
     pub(super) fn check(self, first: u8) -> io::Result<()> {
-        // Of TLS: from ChangeCipherSpec to Heartbeat.
+        // The content types of TLS: from ChangeCipherSpec to Heartbeat.
         let tls = (0x14..=0x18).contains(&first);
         let other = match self {
             Self::Http if tls => OtherScheme::Https,
@@ -66,53 +36,6 @@ impl Scheme {
         };
         Err(io::Error::new(io::ErrorKind::InvalidData, other))
     }
-}
-
-impl Store {
-    /// The other scheme, if the endpoint speaks that. To be asked of one that has never answered.
-    pub(super) async fn other_scheme(&self) -> Option<OtherScheme> {
-        // There may be no other way than through the proxy.
-        if self.endpoint.proxy().is_some() {
-            return None;
-        }
-        let mut asked = self.scheme.lock().await;
-        let known = asked.filter(|asked| asked.at.elapsed() < ASK_EVERY);
-        let other = match known {
-            Some(known) => known.other,
-            None => tokio::time::timeout(ASK_WITHIN, other_of(self.endpoint.url())).await.ok().flatten(),
-        };
-        *asked = known.or_else(|| Some(Asked { at: Instant::now(), other }));
-        other
-    }
-}
-
-/// The other scheme, if the endpoint speaks that.
-async fn other_of(endpoint: &str) -> Option<OtherScheme> {
-    let uri: Uri = endpoint.parse().ok()?;
-    let host = uri.host()?;
-    match Scheme::of(&uri) {
-        Scheme::Http => {
-            let port = uri.port_u16().unwrap_or(80);
-            let secure = format!("https://{host}:{port}/").parse().ok()?;
-            let answer = Connector::new(trusting_nobody(), 1).call(secure).await;
-            (answer.is_ok() || answer.is_err_and(|error| is_of_tls(&error))).then_some(OtherScheme::Https)
-        }
-        Scheme::Https => {
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            let mut tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await.ok()?;
-            tcp.write_all(QUESTION).await.ok()?;
-            let mut line = [0; 12];
-            tcp.read_exact(&mut line).await.ok()?;
-            // Servers that speak TLS say 400 to whoever does not.
-            let (protocol, status) = line.split_at(9);
-            (protocol.starts_with(b"HTTP/1.") && status != b"400").then_some(OtherScheme::Http)
-        }
-    }
-}
-
-/// Whoever refuses a handshake, or shows a certificate that nobody trusts, speaks TLS.
-fn is_of_tls(error: &BoxError) -> bool {
-    find::<rustls::Error>(&**error).is_some_and(|error| !matches!(error, rustls::Error::InvalidMessage(_)))
 }
 
 #[cfg(test)]

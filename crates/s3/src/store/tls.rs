@@ -1,4 +1,4 @@
-//! What TLS to a store is configured with: the authorities that are trusted, HTTP/1.1 alone.
+//! The TLS configuration for a store: trusted authorities, HTTP/1.1 only.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, client::
 use super::authorities::CurrentAuthorities;
 use crate::settings::Trust;
 
-/// Read once: it takes milliseconds, and is the same for all stores.
+/// Loaded once: it takes milliseconds, and is the same for all stores.
 static OF_MACHINE: LazyLock<Result<Arc<ClientConfig>, String>> = LazyLock::new(|| {
     let trusting = versions().with_native_roots().map_err(|error: io::Error| {
         format!(
@@ -22,7 +22,8 @@ static OF_MACHINE: LazyLock<Result<Arc<ClientConfig>, String>> = LazyLock::new(|
     Ok(with_alpn(trusting.with_no_client_auth()))
 });
 
-/// Returns what trusts those alone. Error: this machine has none, which nobody should learn from the first request.
+/// Returns a TLS configuration that trusts only those. Error: this machine has none, reported at the start and not at
+/// the first request.
 pub(super) fn trusting(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
     match trust {
         Trust::Machine => OF_MACHINE.clone(),
@@ -37,7 +38,7 @@ pub(super) fn trusting(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
     }
 }
 
-/// With it a handshake shows only whether TLS is spoken.
+/// Returns a configuration by which a handshake only shows whether TLS is spoken.
 pub(super) fn trusting_nobody() -> Arc<ClientConfig> {
     with_alpn(versions().with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }

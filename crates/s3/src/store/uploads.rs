@@ -5,40 +5,40 @@ use std::time::SystemTime;
 use aws_sdk_s3::types::EncodingType;
 
 use super::{
-    Operation, Reason, Store, StoreError, UploadId, clock::AnswerDate, document::WholeDocument, list::nameless,
-    progress::Progress, spelling::Spelling,
+    Operation, Reason, Store, StoreError, UploadId, clock::AnswerDate, key_encoding::KeyEncoding, list::nameless,
+    stall_timeout::Progress, xml_document::WholeDocument,
 };
 
-/// Pages at most, of 1,000 uploads each: stores list by key, and whoever asks for one key finds it on the first.
+/// The most pages, of 1,000 uploads each: stores sort by key, so the uploads of one key are on the first.
 const PAGES: usize = 10;
 
-/// An unfinished upload as its store lists it.
+/// An unfinished upload in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedUpload {
-    /// Anybody's, so it need not be a key that we would take.
+    /// Any client's upload, so the key may be one that Copyhold cannot hold.
     pub key: String,
     pub id: UploadId,
-    /// µs since the epoch by the store's clock, mostly in whole seconds; `None`: the store does not say.
+    /// µs since the epoch by the store's clock, usually whole seconds; `None`: the store does not return it.
     pub initiated: Option<i64>,
 }
 
-/// Whether keys are encoded though the answer does not say so, as Ceph's gateway writes those of uploads. All of them begin with the
-/// prefix then, and as they stand, none does.
+/// Returns whether keys are encoded although the answer does not say so, as Ceph's gateway does for uploads. Decoded,
+/// all of them begin with the prefix; undecoded, none does.
 fn is_written_as_url(keys: &[&str], prefix: &str) -> bool {
-    let decoded = |key: &str| Spelling::Url.text(key.to_owned());
+    let decoded = |key: &str| KeyEncoding::Url.text(key.to_owned());
     !keys.is_empty()
         && keys.iter().all(|key| !key.starts_with(prefix))
         && keys.iter().all(|key| decoded(key).starts_with(prefix))
 }
 
 impl Store {
-    /// The unfinished uploads, whoever began them, of keys that begin with `prefix`; where it has many thousands, the
-    /// first of them. Some stores list others besides, whatever prefix is asked for.
+    /// Returns the unfinished uploads, of any client, of keys that begin with `prefix`; the first ones if there are
+    /// many thousands. Some stores also list others, whatever prefix is requested.
     pub async fn list_uploads(&self, prefix: &str) -> Result<Vec<ListedUpload>, StoreError> {
         Ok(self.list_uploads_and_date(prefix).await?.0)
     }
 
-    /// The same, and when the store began to answer by its own clock, if it says so.
+    /// Lists them, with the time when the store began to answer by its own clock, if it says so.
     pub async fn list_uploads_and_date(
         &self,
         prefix: &str,
@@ -58,11 +58,14 @@ impl Store {
             let call = call.customize().interceptor(WholeDocument::UPLOADS).interceptor(date.clone());
             let answer = self.call(Operation::ListMultipartUploads, &Progress::default(), call.send()).await?;
             first = first.or_else(|| date.get());
-            let stated = Spelling::of(answer.encoding_type.as_ref());
+            let stated = KeyEncoding::of(answer.encoding_type.as_ref());
             let uploads = answer.uploads.unwrap_or_default();
             let keys: Vec<_> = uploads.iter().filter_map(|upload| upload.key.as_deref()).collect();
-            let spelling =
-                if answer.encoding_type.is_none() && is_written_as_url(&keys, prefix) { Spelling::Url } else { stated };
+            let spelling = if answer.encoding_type.is_none() && is_written_as_url(&keys, prefix) {
+                KeyEncoding::Url
+            } else {
+                stated
+            };
             for upload in uploads {
                 let initiated = upload.initiated.and_then(|at| i64::try_from(at.as_nanos() / 1000).ok());
                 let named = upload.key.zip(upload.upload_id);

@@ -1,27 +1,28 @@
 use aws_sdk_s3::types::BucketVersioningStatus;
 
-use super::{Known, Operation, Reason, Store, StoreError, document::WholeDocument, progress::Progress};
+use super::{Operation, Reason, Store, StoreError, Tristate, stall_timeout::Progress, xml_document::WholeDocument};
 
-/// What the bucket says of older versions.
+/// The bucket's versioning state.
 pub(super) enum Versioning {
     Enabled,
-    /// Old versions stay, and each of our objects is one.
+    /// Old versions are kept, and each object of Copyhold is one.
     Suspended,
     Off,
-    /// A store that does not know the question knows no versions.
+    /// A store that does not support the request has no versions.
     Unsupported(StoreError),
 }
 
 impl Store {
-    /// Whether an overwrite leaves the older version behind, which costs, and under an object lock stays for years.
+    /// Returns whether an overwrite keeps the older version, which costs storage, and under an object lock stays for
+    /// years.
     ///
-    /// Asked once. A bucket that does not say is taken for one that keeps them: to look before writing again costs a
-    /// request, a version that nobody can remove costs for as long as it is locked.
+    /// Requested once. A bucket that does not answer counts as one that keeps them: a check before writing again costs
+    /// one request, while a version that cannot be deleted costs for as long as it is locked.
     pub async fn keeps_versions(&self) -> bool {
         match self.profile.keeps_versions {
-            Known::Yes => return true,
-            Known::No => return false,
-            Known::Unknown => {}
+            Tristate::Yes => return true,
+            Tristate::No => return false,
+            Tristate::Unknown => {}
         }
         *self.versioned.get_or_init(|| self.is_versioned()).await
     }

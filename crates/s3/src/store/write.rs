@@ -10,12 +10,14 @@ use bytes::Bytes;
 use copyhold_core::domain::ObjectKey;
 use tracing::info;
 
+use crate::metrics;
+
 use super::{
-    ETag, Feed, Md5, Metadata, Operation, Store, StoreError, blank::to_sdk, document::WholeDocument,
-    progress::Progress, progress::lent, reason::Reason,
+    ETag, Md5, Metadata, Operation, Store, StoreError, StreamingBody, blank_keys::to_sdk, reason::Reason,
+    stall_timeout::Progress, stall_timeout::lent, xml_document::WholeDocument,
 };
 
-/// A multipart upload that was begun, by the store's own name for it.
+/// The id of a multipart upload, as the store issued it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadId(String);
 
@@ -24,19 +26,33 @@ impl UploadId {
         Self(as_sent.into())
     }
 
-    /// As the store spelled it.
+    /// Returns the id as the store spelled it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
+/// Sets the headers of an object on the builder of a PutObject or a CreateMultipartUpload, which share no type.
+macro_rules! with_object_headers {
+    ($builder:expr, $store:expr, $metadata:expr, $redirect:expr) => {
+        $builder
+            .set_storage_class($store.storage_class.clone())
+            .set_content_type($metadata.content_type.clone())
+            .set_content_encoding($metadata.content_encoding.clone())
+            .set_content_disposition($metadata.content_disposition.clone())
+            .set_content_language($metadata.content_language.clone())
+            .set_cache_control($metadata.cache_control.clone())
+            .set_metadata(Some($metadata.user.clone().into_iter().collect()))
+            .set_website_redirect_location($redirect.map(str::to_owned))
+    };
+}
+
 impl Store {
-    /// Stores `bytes` as `key`; the answer's ETag, if it has one. The request goes out once, or again without the website
-    /// redirect where that was refused.
+    /// Stores `bytes` as `key`; returns the answer's ETag, if it has one. The request is sent once, or again without
+    /// the website redirect if that was refused.
     ///
-    /// `md5` travels along, so that the store refuses what arrives damaged. Not every
-    /// store looks at it: compare the ETag.
+    /// `md5` is sent along, so that the store refuses damaged bytes. Not every store checks it: compare the ETag.
     pub async fn put(
         &self,
         key: &ObjectKey,
@@ -66,22 +82,9 @@ impl Store {
         let progress = Progress::default();
         let (body, _loan) = lent(bytes, &progress);
         let expires = metadata.expires.clone();
-        let call = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(to_sdk(key))
-            .body(body)
-            .content_length(signed_length(bytes))
-            .content_md5(md5.base64())
-            .set_storage_class(self.storage_class.clone())
-            .set_content_type(metadata.content_type.clone())
-            .set_content_encoding(metadata.content_encoding.clone())
-            .set_content_disposition(metadata.content_disposition.clone())
-            .set_content_language(metadata.content_language.clone())
-            .set_cache_control(metadata.cache_control.clone())
-            .set_metadata(Some(metadata.user.clone().into_iter().collect()))
-            .set_website_redirect_location(redirect.map(str::to_owned))
+        let put = self.client.put_object().bucket(&self.bucket).key(to_sdk(key));
+        let put = put.body(body).content_length(signed_length(bytes)).content_md5(md5.base64());
+        let call = with_object_headers!(put, self, metadata, redirect)
             .customize()
             .disable_payload_signing()
             // The SDK takes a date only; kept are whatever words the source had.
@@ -99,7 +102,7 @@ impl Store {
         }
     }
 
-    /// Begins an upload in parts, which costs until it is completed or aborted.
+    /// Begins an upload in parts, which costs storage until it is completed or aborted.
     pub async fn create_multipart(&self, key: &ObjectKey, metadata: &Metadata) -> Result<UploadId, StoreError> {
         let redirect = self.redirect_to_send(metadata);
         match self.create_multipart_once(key, metadata, redirect).await {
@@ -119,25 +122,12 @@ impl Store {
         redirect: Option<&str>,
     ) -> Result<UploadId, StoreError> {
         let expires = metadata.expires.clone();
-        let call = self
-            .client
-            .create_multipart_upload()
-            .bucket(&self.bucket)
-            .key(to_sdk(key))
-            .set_storage_class(self.storage_class.clone())
-            .set_content_type(metadata.content_type.clone())
-            .set_content_encoding(metadata.content_encoding.clone())
-            .set_content_disposition(metadata.content_disposition.clone())
-            .set_content_language(metadata.content_language.clone())
-            .set_cache_control(metadata.cache_control.clone())
-            .set_metadata(Some(metadata.user.clone().into_iter().collect()))
-            .set_website_redirect_location(redirect.map(str::to_owned))
-            .customize()
-            .mutate_request(move |request| {
-                if let Some(expires) = expires.clone() {
-                    let _ = request.headers_mut().try_insert("expires", expires);
-                }
-            });
+        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(to_sdk(key));
+        let call = with_object_headers!(create, self, metadata, redirect).customize().mutate_request(move |request| {
+            if let Some(expires) = expires.clone() {
+                let _ = request.headers_mut().try_insert("expires", expires);
+            }
+        });
         let answer = match self.call(Operation::CreateMultipartUpload, &Progress::default(), call.send()).await {
             Ok(answer) => answer,
             Err(error) => return Err(Box::pin(self.look_at_the_path(key, error)).await),
@@ -147,18 +137,18 @@ impl Store {
         })
     }
 
-    /// The object's website redirect, unless this store was seen to refuse any.
+    /// Returns the object's website redirect, unless this store is known to refuse it.
     fn redirect_to_send<'m>(&self, metadata: &'m Metadata) -> Option<&'m str> {
         metadata.plain_redirect().filter(|_| !self.refuses_redirects())
     }
 
-    /// Whether it has refused a write for its website redirect, and taken it without.
+    /// Returns whether it has refused a write for its website redirect, and accepted it without.
     #[must_use]
     pub fn refuses_redirects(&self) -> bool {
         self.refuses_redirects.load(Ordering::Relaxed)
     }
 
-    /// A write was refused with a website redirect. `taken_without`: and taken without one.
+    /// Records that a write with a website redirect was refused. `taken_without`: and accepted without one.
     fn note_redirect_refused(&self, taken_without: bool) {
         if taken_without && !self.refuses_redirects.swap(true, Ordering::Relaxed) {
             info!(replica.id = %self.replica, "{} refuses website redirects: its copies lack them", self.replica);
@@ -187,13 +177,13 @@ impl Store {
         }
     }
 
-    /// The same with bytes that come while they are sent, so that no hash can go before them: compare the ETag.
-    pub async fn upload_part_fed(
+    /// Uploads a part whose bytes arrive while they are sent, so that no hash can precede them: compare the ETag.
+    pub async fn upload_part_streaming(
         &self,
         key: &ObjectKey,
         upload: &UploadId,
         number: u32,
-        feed: Feed,
+        feed: StreamingBody,
     ) -> Result<ETag, StoreError> {
         let (progress, bytes) = (Progress::default(), feed.len());
         let call = self.part(key, upload, number).body(feed.into_body(&progress));
@@ -224,7 +214,8 @@ impl Store {
         Ok(ETag::of_answer(answer.e_tag))
     }
 
-    /// The ETag of a part whose own answer had none, by the store's list. Without it the upload cannot be completed.
+    /// Returns the ETag of a part from the store's list, because its own answer had none. Without it the upload cannot
+    /// be completed.
     async fn etag_of_part(
         &self,
         key: &ObjectKey,
@@ -251,10 +242,9 @@ impl Store {
         })
     }
 
-    /// Makes an object of the parts, whose ETags are given in their order from part 1.
+    /// Completes an upload; the ETags of the parts are in their order from part 1.
     ///
-    /// The answer's ETag, if it has one. The request goes out once. A failure does not say that the object is not there:
-    /// look.
+    /// Returns the answer's ETag, if it has one. The request is sent once. After a failure the object may exist: check.
     pub async fn complete_multipart(
         &self,
         key: &ObjectKey,
@@ -275,8 +265,8 @@ impl Store {
         Ok(ETag::of_answer(answer.e_tag))
     }
 
-    /// Whether the store still knows an upload that it began.
-    pub async fn knows_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<bool, StoreError> {
+    /// Returns whether the store still knows an upload that it began.
+    pub async fn upload_exists(&self, key: &ObjectKey, upload: &UploadId) -> Result<bool, StoreError> {
         let call =
             self.client.list_parts().bucket(&self.bucket).key(to_sdk(key)).upload_id(upload.as_str()).max_parts(1);
         let call = call.customize().interceptor(WholeDocument::PARTS);
@@ -288,7 +278,7 @@ impl Store {
         }
     }
 
-    /// Throws the parts away. An upload that the store no longer knows is one that is aborted.
+    /// Aborts an upload. One that the store no longer knows counts as aborted.
     pub async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
         let call =
             self.client.abort_multipart_upload().bucket(&self.bucket).key(to_sdk(key)).upload_id(upload.as_str());
@@ -299,11 +289,11 @@ impl Store {
     }
 
     fn sent(&self, bytes: u64) {
-        metrics::counter!("copyhold_target_bytes_total", "replica" => self.replica.to_string()).increment(bytes);
+        metrics::target_bytes(&self.replica, bytes);
     }
 }
 
-/// Stated, or an empty body would be sent without a length, which S3 answers with 411.
+/// Set explicitly, or an empty body would be sent without a length, which S3 answers with 411.
 fn signed_length(bytes: &Bytes) -> i64 {
     // Cannot fail: no allocation is longer than isize::MAX.
     i64::try_from(bytes.len()).expect("a length in memory")

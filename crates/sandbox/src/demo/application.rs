@@ -14,8 +14,8 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 use super::{
     REPLICAS,
     client::{AT_ONCE, options},
+    environment::{APPLICATION, Environment, bucket},
     objects::Object,
-    stage::{APPLICATION, Stage, bucket},
 };
 
 /// Other than the daemon's own parts, so that ETags of parts cannot match by chance.
@@ -30,7 +30,7 @@ pub(super) struct Application {
 }
 
 impl Application {
-    pub(super) fn new(stage: &Stage) -> anyhow::Result<Self> {
+    pub(super) fn new(stage: &Environment) -> anyhow::Result<Self> {
         let connections = u32::try_from(AT_ONCE).unwrap_or(u32::MAX);
         let database =
             PgPoolOptions::new().max_connections(connections).connect_lazy_with(options(&stage.database(APPLICATION))?);

@@ -19,13 +19,13 @@ use tokio::{
 };
 
 use super::{
-    rows::Rows,
-    stage::{Stage, terminate},
+    environment::{Environment, terminate},
+    table_view::TableView,
 };
 
 /// Until a daemon is on the list of daemons.
 const START_MAY_TAKE: Duration = Duration::from_mins(2);
-/// A free port may be taken by somebody else before the daemon does.
+/// A free port may be taken by another process before the daemon binds it.
 const PORTS_TO_TRY: usize = 5;
 /// The grace of their configuration, and a little for the farewells.
 const END_MAY_TAKE: Duration = Duration::from_secs(8);
@@ -51,7 +51,7 @@ pub(super) struct Daemon {
 
 impl Daemons {
     /// Starts one and waits until it is at work; says which.
-    pub(super) async fn start(&self, stage: &Stage, rows: &Rows) -> anyhow::Result<String> {
+    pub(super) async fn start(&self, stage: &Environment, rows: &TableView) -> anyhow::Result<String> {
         let name = format!("daemon-{}", self.started.fetch_add(1, Ordering::Relaxed) + 1);
         for left in (0..PORTS_TO_TRY).rev() {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
@@ -73,7 +73,7 @@ impl Daemons {
     }
 
     /// Its number; `None` if it has ended.
-    async fn until_it_works(&self, process_id: u32, rows: &Rows) -> anyhow::Result<Option<i32>> {
+    async fn until_it_works(&self, process_id: u32, rows: &TableView) -> anyhow::Result<Option<i32>> {
         let deadline = Instant::now() + START_MAY_TAKE;
         while Instant::now() < deadline {
             if let Some(number) = rows.daemon(process_id).await? {
@@ -96,8 +96,8 @@ impl Daemons {
         self.lock().iter().map(|daemon| daemon.number).collect()
     }
 
-    /// An error if one has ended that nobody ended.
-    pub(super) fn check(&self, stage: &Stage) -> anyhow::Result<()> {
+    /// Returns an error if a daemon exited that was not told to.
+    pub(super) fn check(&self, stage: &Environment) -> anyhow::Result<()> {
         for daemon in self.lock().iter_mut() {
             if let Some(status) = daemon.process.try_wait()? {
                 let (number, said) = (daemon.number, stage.log_tail(&daemon.name));
@@ -108,13 +108,13 @@ impl Daemons {
     }
 
     /// What those that live said last, for an error.
-    pub(super) fn last_words(&self, stage: &Stage) -> String {
+    pub(super) fn last_words(&self, stage: &Environment) -> String {
         let said = |daemon: &Daemon| format!("daemon {} said last\n{}", daemon.number, stage.log_tail(&daemon.name));
         self.lock().iter().map(said).collect::<Vec<_>>().join("\n")
     }
 
     /// SIGKILL: it can do nothing any more, not even let go of what it holds. Returns when it is dead.
-    pub(super) async fn kill(&self, number: i32, stage: &Stage) -> anyhow::Result<Daemon> {
+    pub(super) async fn kill(&self, number: i32, stage: &Environment) -> anyhow::Result<Daemon> {
         let mut daemon = {
             let mut running = self.lock();
             let place = running.iter().position(|daemon| daemon.number == number);
@@ -141,7 +141,7 @@ impl Daemons {
     }
 
     /// Asks all to end and waits for it; kills those that do not.
-    pub(super) async fn stop(&self, stage: &Stage) {
+    pub(super) async fn stop(&self, stage: &Environment) {
         let mut running = std::mem::take(&mut *self.lock());
         for daemon in &running {
             terminate(&daemon.process);
@@ -162,7 +162,7 @@ impl Daemons {
         Ok(change(daemon.context("a daemon was ended while it started")?))
     }
 
-    /// A poisoned lock only means that somebody panicked between two short steps; the list is whole.
+    /// A poisoned lock is usable: no step under it leaves the list inconsistent.
     fn lock(&self) -> MutexGuard<'_, Vec<Daemon>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Keys as applications really make them, and as nobody should.
+//! Keys as applications really use them, including bad practice.
 
 use copyhold_core::domain::MAX_KEY_BYTES;
 use rand::{RngExt as _, rngs::StdRng, seq::IndexedRandom as _};

@@ -29,7 +29,7 @@ pub(super) fn check(objects: &[Object]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `None` where nobody says.
+/// `None`: the system does not report it.
 fn available() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_available(&text));
     let number =

@@ -4,20 +4,20 @@
 //! killed, one store fails; an independent reader then compares everything. The rule: what is told at the end was
 //! looked up in the database or read back from the stores, and nothing of the play outlives it.
 
-mod accidents;
 mod application;
+mod background_load;
 mod client;
 mod daemons;
+mod environment;
+mod failures;
 mod keys;
 mod memory;
 mod objects;
-mod play;
 mod reader;
-mod rows;
+mod scenario;
 mod script;
-mod stage;
 mod summary;
-mod trickle;
+mod table_view;
 
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ pub struct Request {
 }
 
 /// Who is told how it goes.
-pub trait Audience: Send + Sync {
+pub trait ProgressDisplay: Send + Sync {
     /// Something has happened.
     fn say(&self, what: &str);
     /// How far it is, some times a second.
@@ -83,7 +83,7 @@ pub enum Progress {
 /// Plays until its end or until `stop`, and leaves nothing behind. `None`: it was stopped before the summary.
 pub async fn run(
     request: Request,
-    audience: &dyn Audience,
+    audience: &dyn ProgressDisplay,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Summary>> {
     script::run(request, audience, stop).await

@@ -14,8 +14,8 @@ use futures::{StreamExt as _, stream};
 use super::{
     REPLICAS,
     client::AT_ONCE,
+    environment::{Environment, bucket},
     objects::{Metadata, Object},
-    stage::{Stage, bucket},
     summary::{Comparison, Finding},
 };
 
@@ -24,26 +24,31 @@ pub(super) struct Reader(Client);
 
 /// What a look at one object on one replica found.
 #[derive(Debug)]
-enum Found {
+enum ReadResult {
     Equal,
     Missing,
     Wrong(String),
 }
 
 impl Reader {
-    pub(super) fn new(stage: &Stage) -> anyhow::Result<Self> {
+    pub(super) fn new(stage: &Environment) -> anyhow::Result<Self> {
         Ok(Self(stage.client()?))
     }
 
     /// Every object on every replica, and what is there beside them. `told` hears how many are done.
-    pub(super) async fn compare_all(&self, stage: &Stage, objects: &[Object], told: impl Fn(usize)) -> Comparison {
+    pub(super) async fn compare_all(
+        &self,
+        stage: &Environment,
+        objects: &[Object],
+        told: impl Fn(usize),
+    ) -> Comparison {
         let mut comparison = self.compare(objects.iter(), told).await;
         let known: HashSet<&str> = objects.iter().map(|object| object.key.as_str()).collect();
         for replica in REPLICAS {
             // Asked in the process and not by a listing, in which not every key can be written.
             for key in stage.bucket(replica).keys().into_iter().filter(|key| !known.contains(key.as_str())) {
                 comparison.extra += 1;
-                comparison.keep(finding(replica, &key, "nobody uploaded it"));
+                comparison.keep(finding(replica, &key, "it was never uploaded"));
             }
         }
         comparison
@@ -63,12 +68,12 @@ impl Reader {
         while let Some((object, replica, found)) = found.next().await {
             comparison.compared += 1;
             match found {
-                Found::Equal => comparison.compared_bytes += object.size_bytes(),
-                Found::Missing => {
+                ReadResult::Equal => comparison.compared_bytes += object.size_bytes(),
+                ReadResult::Missing => {
                     comparison.missing += 1;
                     comparison.keep(finding(replica, &object.key, "it is not there"));
                 }
-                Found::Wrong(how) => {
+                ReadResult::Wrong(how) => {
                     comparison.wrong += 1;
                     comparison.keep(finding(replica, &object.key, &how));
                 }
@@ -78,14 +83,14 @@ impl Reader {
         comparison
     }
 
-    async fn look(&self, object: &Object, replica: &str) -> Found {
+    async fn look(&self, object: &Object, replica: &str) -> ReadResult {
         match self.0.get_object().bucket(bucket(replica)).key(&object.key).send().await {
             Ok(answer) => match differing(&object.metadata, &answer) {
-                Some(how) => Found::Wrong(how),
+                Some(how) => ReadResult::Wrong(how),
                 None => bytes_of(object, answer).await,
             },
-            Err(error) if is_missing(&error) => Found::Missing,
-            Err(error) => Found::Wrong(format!("it cannot be read: {}", said(&error))),
+            Err(error) if is_missing(&error) => ReadResult::Missing,
+            Err(error) => ReadResult::Wrong(format!("it cannot be read: {}", said(&error))),
         }
     }
 }
@@ -116,31 +121,35 @@ fn differing(wanted: &Metadata, answer: &GetObjectOutput) -> Option<String> {
     (wanted.user != found).then(|| format!("its user metadata is {found:?} instead of {:?}", wanted.user))
 }
 
-async fn bytes_of(object: &Object, mut answer: GetObjectOutput) -> Found {
+async fn bytes_of(object: &Object, mut answer: GetObjectOutput) -> ReadResult {
     let size_bytes = object.size_bytes();
     let mut at = 0;
     loop {
         let chunk = match answer.body.next().await {
             None => break,
             Some(Ok(chunk)) => chunk,
-            Some(Err(error)) => return Found::Wrong(format!("it cannot be read beyond byte {at}: {error}")),
+            Some(Err(error)) => return ReadResult::Wrong(format!("it cannot be read beyond byte {at}: {error}")),
         };
         let end = at + chunk.len() as u64;
         if end > size_bytes {
-            return Found::Wrong(format!("it is longer than {size_bytes} bytes"));
+            return ReadResult::Wrong(format!("it is longer than {size_bytes} bytes"));
         }
         let mut rest = &chunk[..];
         for piece in object.content.pieces(at..end) {
             let (these, others) = rest.split_at(piece.len());
             if these != piece {
                 let differs = these.iter().zip(&piece).take_while(|(found, wanted)| found == wanted).count();
-                return Found::Wrong(format!("byte {} differs", at + differs as u64));
+                return ReadResult::Wrong(format!("byte {} differs", at + differs as u64));
             }
             at += piece.len() as u64;
             rest = others;
         }
     }
-    if at < size_bytes { Found::Wrong(format!("it ends after {at} of {size_bytes} bytes")) } else { Found::Equal }
+    if at < size_bytes {
+        ReadResult::Wrong(format!("it ends after {at} of {size_bytes} bytes"))
+    } else {
+        ReadResult::Equal
+    }
 }
 
 fn finding(replica: &str, key: &str, how: &str) -> Finding {

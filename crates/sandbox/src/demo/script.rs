@@ -4,22 +4,22 @@ use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Audience, Request, Summary,
+    ProgressDisplay, Request, Summary,
     application::Application,
+    background_load,
     daemons::Daemons,
+    environment::Environment,
     memory,
     objects::{Object, objects},
-    play::Play,
     reader::Reader,
-    rows::Rows,
-    stage::Stage,
-    trickle,
+    scenario::Scenario,
+    table_view::TableView,
 };
 
 /// Plays everything in a sandbox of its own, which is gone afterwards.
 pub(super) async fn run(
     request: Request,
-    audience: &dyn Audience,
+    audience: &dyn ProgressDisplay,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Summary>> {
     let objects = objects(request.objects, request.largest_bytes, request.seed);
@@ -34,30 +34,30 @@ pub(super) async fn run(
     ));
     memory::check(&objects)?;
 
-    let stage = Stage::set(request.program.clone()).await?;
+    let stage = Environment::setup(request.program.clone()).await?;
     let played = on(&stage, &request, &objects, audience, stop).await.map_err(|error| stage.or_full(error));
     // Also after an error: what was begun is to end before we do.
-    let struck = stage.strike().await;
+    let struck = stage.teardown().await;
     let summary = played?;
     struck?;
     Ok(summary)
 }
 
 async fn on(
-    stage: &Stage,
+    stage: &Environment,
     request: &Request,
     objects: &[Object],
-    audience: &dyn Audience,
+    audience: &dyn ProgressDisplay,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Summary>> {
-    let play = Play {
+    let play = Scenario {
         stage,
         request,
         objects,
         audience,
         daemons: Daemons::default(),
         application: Application::new(stage)?,
-        rows: Rows::new(stage)?,
+        rows: TableView::new(stage)?,
         reader: Reader::new(stage)?,
     };
     let played = until(&play, stop).await;
@@ -68,13 +68,13 @@ async fn on(
     played
 }
 
-async fn until(play: &Play<'_>, stop: &CancellationToken) -> anyhow::Result<Option<Summary>> {
+async fn until(play: &Scenario<'_>, stop: &CancellationToken) -> anyhow::Result<Option<Summary>> {
     let Some(summary) = stop.run_until_cancelled(Box::pin(play.main_act())).await.transpose()? else {
         return Ok(None);
     };
     play.audience.sum_up(&summary);
     if !play.request.once {
-        stop.run_until_cancelled(Box::pin(trickle::run(play))).await.transpose()?;
+        stop.run_until_cancelled(Box::pin(background_load::run(play))).await.transpose()?;
     }
     Ok(Some(summary))
 }

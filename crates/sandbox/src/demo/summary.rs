@@ -29,7 +29,7 @@ pub struct Summary {
     pub waits: BTreeMap<String, Waits>,
     /// Uploads to a replica beyond one per object: what the accidents cost.
     pub repeated_uploads: u64,
-    /// Multipart uploads that nobody finished or aborted.
+    /// Multipart uploads that were neither completed nor aborted.
     pub unfinished_uploads: usize,
 }
 

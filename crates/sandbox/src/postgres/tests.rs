@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::account::command;
+use crate::system_user::command;
 
 async fn answer(url: &str) -> Result<i32, sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
@@ -31,7 +31,7 @@ async fn count(url: &str, of: &'static str) -> i64 {
     sqlx::query_scalar(of).fetch_one(&mut connection).await.unwrap()
 }
 
-/// Waits for something that another process brings about and nobody announces.
+/// Waits for an effect of another process that is not signalled.
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_mins(5);
     while !holds() {
@@ -40,7 +40,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A folder in which everybody may make one of their own, as in /tmp.
+/// A folder in which every user may create one, as in /tmp.
 fn open_folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).unwrap();
@@ -85,7 +85,7 @@ async fn comes_back(options: Options) {
     let mut held = PgConnection::connect(&url).await.unwrap();
     cluster.kill_server().await.unwrap();
     assert!(sqlx::query("select 1").execute(&mut held).await.is_err(), "the connection is broken");
-    assert!(answer(&url).await.is_err(), "nobody listens");
+    assert!(answer(&url).await.is_err(), "no server listens");
     cluster.restart().await.unwrap();
     assert_eq!(count(&url, "select count(*) from kept").await, 1000);
     cluster.stop().await.unwrap();
@@ -247,7 +247,7 @@ async fn an_ordinary_user_can_have_a_cluster_too() {
     let folder = open_folder();
     let copy = folder.path().join("tests");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-    let account = Account::if_root().unwrap().unwrap();
+    let account = SystemUser::if_root().unwrap().unwrap();
     let mut child = command(&copy, Some(&account));
     child.args(["--exact", &format!("postgres::tests::{NAME}")]).env(PART, NAME);
     let Output { status, stdout, .. } = child.output().await.unwrap();

@@ -9,12 +9,12 @@ use hyper::header::{HeaderName, HeaderValue};
 use s3s::dto::{ChecksumAlgorithm, ChecksumType};
 use s3s::{S3Result, s3_error};
 
+use super::bucket_options::BucketOptions;
 use super::metadata::Metadata;
 use super::object::Object;
 use super::part::Part;
-use super::quirks::BucketOptions;
 
-/// Says of a 404 that a delete marker hides the object.
+/// Marks a 404 for an object that a delete marker hides.
 const DELETE_MARKER: HeaderName = HeaderName::from_static("x-amz-delete-marker");
 
 #[derive(Debug)]
@@ -43,14 +43,14 @@ pub(super) struct Version {
     pub object: Option<Arc<Object>>,
 }
 
-/// What a deletion did.
+/// The result of a deletion.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Deleted {
+pub(super) struct DeleteResult {
     pub version: Option<String>,
     pub marker: bool,
 }
 
-/// The id of the only version of an object in a bucket that keeps none.
+/// The version id of an object in a bucket without versions.
 pub(super) const NO_VERSION: &str = "null";
 
 #[derive(Debug)]
@@ -62,9 +62,9 @@ pub(super) struct Upload {
     pub parts: BTreeMap<i32, Part>,
 }
 
-/// What must hold for a write to take place.
+/// The condition for a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unless {
+pub(super) enum WriteCondition {
     Never,
     /// `If-None-Match: *`
     Exists,
@@ -98,16 +98,16 @@ impl Bucket {
 }
 
 impl State {
-    /// Puts the object in place, or refuses and changes nothing; its version, where versions are kept.
-    pub fn put(&mut self, key: &str, object: Object, unless: &Unless) -> S3Result<Option<String>> {
+    /// Stores the object, or refuses and changes nothing; returns its version, if versions are kept.
+    pub fn put(&mut self, key: &str, object: Object, unless: &WriteCondition) -> S3Result<Option<String>> {
         self.allow(key, unless)?;
         let object = Arc::new(object);
         self.objects.insert(key.to_owned(), Arc::clone(&object));
         Ok(self.keeps_versions.then(|| self.add_version(key, Some(object))))
     }
 
-    /// Deletes one version, or what is visible. What is not there is deleted already.
-    pub fn delete(&mut self, key: &str, version: Option<&str>) -> Deleted {
+    /// Deletes one version, or the visible one. A missing one counts as deleted.
+    pub fn delete(&mut self, key: &str, version: Option<&str>) -> DeleteResult {
         match version {
             Some(id) if self.keeps_versions => {
                 let versions = self.versions.entry(key.to_owned()).or_default();
@@ -121,16 +121,16 @@ impl State {
                     Some(object) => self.objects.insert(key.to_owned(), object),
                     None => self.objects.remove(key),
                 };
-                Deleted { version: Some(id.to_owned()), marker }
+                DeleteResult { version: Some(id.to_owned()), marker }
             }
-            Some(id) if id != NO_VERSION => Deleted::default(),
+            Some(id) if id != NO_VERSION => DeleteResult::default(),
             None if self.keeps_versions => {
                 self.objects.remove(key);
-                Deleted { version: Some(self.add_version(key, None)), marker: true }
+                DeleteResult { version: Some(self.add_version(key, None)), marker: true }
             }
             Some(_) | None => {
                 self.objects.remove(key);
-                Deleted::default()
+                DeleteResult::default()
             }
         }
     }
@@ -143,14 +143,17 @@ impl State {
         id
     }
 
-    pub fn allow(&self, key: &str, unless: &Unless) -> S3Result<()> {
+    pub fn allow(&self, key: &str, unless: &WriteCondition) -> S3Result<()> {
         let refused = || s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold");
         let missing = || s3_error!(NoSuchKey, "The specified key does not exist.");
         match (unless, self.objects.get(key)) {
-            (Unless::Exists, Some(_)) => Err(refused()),
-            (Unless::Missing | Unless::Differs(_), None) => Err(missing()),
-            (Unless::Differs(etag), Some(there)) if there.etag != *etag => Err(refused()),
-            (Unless::Never | Unless::Exists | Unless::Missing | Unless::Differs(_), _) => Ok(()),
+            (WriteCondition::Exists, Some(_)) => Err(refused()),
+            (WriteCondition::Missing | WriteCondition::Differs(_), None) => Err(missing()),
+            (WriteCondition::Differs(etag), Some(there)) if there.etag != *etag => Err(refused()),
+            (
+                WriteCondition::Never | WriteCondition::Exists | WriteCondition::Missing | WriteCondition::Differs(_),
+                _,
+            ) => Ok(()),
         }
     }
 

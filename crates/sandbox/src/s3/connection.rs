@@ -1,5 +1,4 @@
-//! One connection's socket, which can be told to end in a way that HTTP has no
-//! words for.
+//! The socket of one connection, which can be ended in ways that HTTP cannot express.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,9 +9,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// How a connection is to end; shared by its socket and whoever answers on it.
+/// How a connection is to end; shared by its socket and the service that answers on it.
 #[derive(Debug, Default)]
-pub(super) struct Fate(AtomicU8);
+pub(super) struct ConnectionFault(AtomicU8);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -22,8 +21,8 @@ pub(super) enum End {
     Reset = 2,
 }
 
-impl Fate {
-    /// The connection ends as soon as all that was written so far has left.
+impl ConnectionFault {
+    /// The connection ends as soon as everything written so far was sent.
     pub fn seal(&self, end: End) {
         self.0.store(end as u8, Ordering::Release);
     }
@@ -39,11 +38,11 @@ impl Fate {
 
 pub(super) struct Socket {
     stream: TcpStream,
-    fate: Arc<Fate>,
+    fate: Arc<ConnectionFault>,
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, fate: Arc<Fate>) -> Self {
+    pub fn new(stream: TcpStream, fate: Arc<ConnectionFault>) -> Self {
         Self { stream, fate }
     }
 }

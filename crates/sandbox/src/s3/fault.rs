@@ -1,72 +1,73 @@
-//! What can be ordered to go wrong.
+//! The faults that can be injected.
 
 use std::time::Duration;
 
 use hyper::{HeaderMap, StatusCode, header};
 use s3s::{S3Error, S3ErrorCode};
 
-use super::gate::Gate;
+use super::pause_gate::PauseGate;
 
-/// One way to fail. Positions in bodies are counted in bytes from 0; a position
-/// to be damaged is taken modulo the body's length, so that it always lies in it.
+/// One way to fail. Positions in bodies are counted in bytes from 0; a position to be damaged is taken modulo the
+/// body's length, so that it always lies in it.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// The store is not asked; this is said instead.
+    /// The store is not called; this error is answered instead.
     Answer(ErrorAnswer),
-    /// The store is not asked; this comes instead, with status 200: a page that asks to sign in, half a document, nothing.
+    /// The store is not called; this body is answered with status 200: a login page, half a document, nothing.
     Page(String),
-    /// The store is not asked; a proxy or firewall answers with this status and a page of its own.
+    /// The store is not called; a proxy or firewall answers with this status and a page of its own.
     ProxyPage { status: u16, page: String },
     /// The connection is reset before anything is done.
     Reset,
-    /// The connection is reset when so many bytes of the request's body have come, or a little more.
+    /// The connection is reset when this many bytes of the request's body have arrived, or a few more.
     ResetUpload { after: u64 },
-    /// The store does what it was asked to; then the connection is reset.
+    /// The store executes the request; then the connection is reset.
     LoseAnswer,
-    /// Nothing is done or said until the order is cleared; then the call goes on.
+    /// Nothing is done or answered until the fault is cleared; then the call goes on.
     Stall,
-    /// The call waits this long, and then goes on: a store that is far away.
+    /// The call waits this long, and then goes on: a distant store.
     Delay(Duration),
     /// The call waits at the gate before anything is done.
-    Hold(Gate),
-    /// The store does what it was asked to; the answer waits at the gate.
-    HoldAnswer(Gate),
-    /// The whole request is taken and the connection is reset; the store does what it was asked to when the gate opens.
-    CarryOutLate(Gate),
-    /// The same, and the store does it so much later.
+    Hold(PauseGate),
+    /// The store executes the request; the answer waits at the gate.
+    HoldAnswer(PauseGate),
+    /// The whole request is received and the connection is reset; the store executes the request when the gate opens.
+    CarryOutLate(PauseGate),
+    /// The same, but the store executes the request after this time.
     CarryOutAfter(Duration),
-    /// The answer's body ends after so many bytes, with an orderly close of the connection.
+    /// The answer's body ends after this many bytes, with an orderly close of the connection.
     CutBody { after: u64 },
-    /// The connection is reset after so many bytes of the answer's body.
+    /// The connection is reset after this many bytes of the answer's body.
     ResetBody { after: u64 },
-    /// The answer's body stops after so many bytes until the order is cleared.
+    /// The answer's body stops after this many bytes until the fault is cleared.
     StallBody { after: u64 },
     /// One bit of the answer's body is wrong.
     FlipBody { at: u64 },
-    /// The answer's body comes this slowly.
+    /// The answer's body is sent this slowly.
     Drip { bytes_per_second: u64 },
     /// The request's body is read this slowly. What the sockets' buffers hold is sent at once all the same.
     DripUpload { bytes_per_second: u64 },
-    /// The answer names another ETag than the object has.
+    /// The answer has another ETag than the object.
     WrongEtag,
-    /// The answer names no ETag.
+    /// The answer has no ETag.
     NoEtag,
-    /// The answer has these headers besides: the first of a name takes the place of what was there, others are added.
+    /// The answer also has these headers: the first of a name replaces the existing one, others are added.
     Headers(Vec<(&'static str, String)>),
-    /// The answer has a metadata header whose bytes are no text.
+    /// The answer has a metadata header whose bytes are not text.
     UnreadableHeader,
-    /// A proxy on the way compresses what is read: other bytes with a `Content-Encoding` of its own, under the object's ETag.
+    /// A proxy on the way compresses the body: other bytes with a `Content-Encoding` of its own, under the object's
+    /// ETag.
     Compress,
-    /// A proxy on the way decompresses what is read: other bytes without the `Content-Encoding` of the object, under its
-    /// ETag. `ranges`: it answers ranges of them, as a cache does; else it sends all of them with 200.
+    /// A proxy on the way decompresses the body: other bytes without the object's `Content-Encoding`, under its ETag.
+    /// `ranges`: it answers ranges of them, as a cache does; otherwise it sends all of them with 200.
     Decompress { ranges: bool },
     /// One bit of an uploaded body is wrong when it arrives, before it is checked.
     FlipArriving { at: u64 },
-    /// One bit is stored wrongly after all checks, and nobody is told.
+    /// One bit is stored wrongly after all checks, silently.
     StoreDamaged { at: u64 },
 }
 
-/// An error as S3 words it.
+/// An error document of S3.
 #[derive(Debug, Clone)]
 pub struct ErrorAnswer {
     pub status: u16,
@@ -86,7 +87,7 @@ impl Fault {
         })
     }
 
-    /// A proxy's page, as nginx words it.
+    /// A proxy's page, as nginx writes it.
     pub fn proxy_page(status: u16) -> Self {
         let page = format!("<html><head><title>{status}</title></head><body>{status} ordered</body></html>");
         Self::ProxyPage { status, page }
@@ -112,7 +113,7 @@ impl Fault {
         Self::answer(403, "AccessDenied")
     }
 
-    /// 403 means little alone; the code says what is meant.
+    /// 403 alone is ambiguous; the code decides.
     pub fn forbidden(code: &str) -> Self {
         Self::answer(403, code)
     }

@@ -1,5 +1,4 @@
-//! A bucket seen from inside the process: what a test or an independent reader
-//! wants to know without asking over HTTP.
+//! A bucket seen from inside the process: what a test or an independent reader asks without HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,30 +12,30 @@ use md5::{Digest as _, Md5};
 use s3s::dto::Checksum;
 
 use super::api::etag::{hex, of_one, of_parts};
-use super::bucket::{Bucket, Unless, Upload};
-use super::call::Op;
+use super::bucket::{Bucket, Upload, WriteCondition};
+use super::call_counts::{BytesMoved, CallCounts, Counts};
 use super::fault::Fault;
-use super::ledger::{Counts, Ledger, Moved};
+use super::fault_rules::{InjectedFault, When};
 use super::metadata::Metadata;
 use super::object::{Body, Object, Pieces};
-use super::order::{Order, When};
-use super::shared::Shared;
+use super::operation::Op;
+use super::state::ServerState;
 use super::synthetic::Synthetic;
 
-/// One bucket by name. Reading or writing objects panics if the bucket does not
-/// exist; counting and ordering faults works even then.
+/// One bucket by name. Reading or writing objects panics if the bucket does not exist; counting and injecting faults
+/// works even then.
 #[derive(Debug, Clone)]
 pub struct BucketHandle {
     name: String,
-    shared: Arc<Shared>,
-    ledger: Arc<Ledger>,
+    shared: Arc<ServerState>,
+    ledger: Arc<CallCounts>,
 }
 
 /// One object, without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
     pub key: String,
-    /// Size and CRC-64/NVME of what is really stored, computed when it was received.
+    /// Size and CRC-64/NVME of the stored bytes, computed when they were received.
     pub content: Content,
     /// Without quotes.
     pub etag: String,
@@ -56,7 +55,7 @@ pub struct UploadInfo {
 }
 
 impl BucketHandle {
-    pub(super) fn new(name: &str, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(name: &str, shared: Arc<ServerState>) -> Self {
         Self { name: name.to_owned(), ledger: shared.ledger(name), shared }
     }
 
@@ -79,14 +78,14 @@ impl BucketHandle {
         self.place(key, Body::Held(vec![bytes]), content, etag, metadata);
     }
 
-    /// Stores a made object, whose ETag is its MD5: reads its bytes once, some seconds per GiB.
+    /// Stores a generated object, whose ETag is its MD5: reads its bytes once, some seconds per GiB.
     pub fn put_synthetic(&self, key: &str, object: Synthetic) {
         let md5 = object.md5();
         self.shared.known.add(md5, Content { size_bytes: object.size_bytes, hash: object.hash() });
         self.place_synthetic(key, object, hex(&md5));
     }
 
-    /// The same as if it had been uploaded in parts of `part_bytes`; its ETag ends in `-N`.
+    /// Stores it as if it had been uploaded in parts of `part_bytes`; its ETag ends in `-N`.
     pub fn put_synthetic_in_parts(&self, key: &str, object: Synthetic, part_bytes: u64) {
         let starts = (0..object.size_bytes).step_by(usize::try_from(part_bytes).expect("a part fits in memory"));
         let parts = starts.map(|start| {
@@ -104,7 +103,7 @@ impl BucketHandle {
         self.place_synthetic(key, object, of_parts(parts));
     }
 
-    /// The same with an ETag of the caller's making, without quotes: hashing a large object for its MD5 takes seconds.
+    /// Stores it with the caller's ETag, without quotes: hashing a large object for its MD5 takes seconds.
     pub fn put_synthetic_as(&self, key: &str, object: Synthetic, etag: &str) {
         self.place_synthetic(key, object, etag.to_owned());
     }
@@ -118,16 +117,16 @@ impl BucketHandle {
         let object =
             Object { body, content, etag, metadata, modified: SystemTime::now(), checksums: Checksum::default() };
         // Cannot fail: there is no condition.
-        self.bucket().lock().put(key, object, &Unless::Never).expect("unconditional");
+        self.bucket().lock().put(key, object, &WriteCondition::Never).expect("unconditional");
     }
 
-    /// All bytes in one buffer; `None` if there is no such object or its bytes were not kept.
+    /// Returns all bytes in one buffer; `None` if there is no such object or its bytes were not kept.
     pub fn get(&self, key: &str) -> Option<Bytes> {
         let object = self.bucket().object(key).ok()?;
         object.body.whole(object.content.size_bytes)
     }
 
-    /// All bytes piece by piece, for objects that are larger than memory.
+    /// Iterates over all bytes, for objects that are larger than memory.
     pub fn pieces(&self, key: &str) -> Option<Pieces> {
         let object = self.bucket().object(key).ok()?;
         object.body.pieces(0..object.content.size_bytes)
@@ -137,7 +136,7 @@ impl BucketHandle {
         Some(info(key, &*self.bucket().object(key).ok()?))
     }
 
-    /// Every object in the order of the keys.
+    /// Returns every object in the order of the keys.
     pub fn list(&self) -> Vec<ObjectInfo> {
         self.bucket().lock().objects.iter().map(|(key, object)| info(key, object)).collect()
     }
@@ -146,7 +145,7 @@ impl BucketHandle {
         self.bucket().lock().objects.keys().cloned().collect()
     }
 
-    /// Whether it was there.
+    /// Deletes an object. Returns whether it existed.
     pub fn delete(&self, key: &str) -> bool {
         let bucket = self.bucket();
         let mut state = bucket.lock();
@@ -176,7 +175,7 @@ impl BucketHandle {
         uploads.collect()
     }
 
-    /// Begins an upload at a time of the caller's choice, as somebody else might have; its id.
+    /// Begins an upload at a time of the caller's choice, as another client might have; returns its id.
     pub fn begin_upload(&self, key: &str, initiated: SystemTime) -> String {
         let id = self.shared.next_upload_id();
         let upload = Upload {
@@ -190,7 +189,7 @@ impl BucketHandle {
         id
     }
 
-    /// Forgets unfinished uploads, as a lifecycle rule does after some days.
+    /// Removes unfinished uploads, as a lifecycle rule does after some days.
     pub fn expire_uploads(&self) {
         self.bucket().lock().uploads.clear();
     }
@@ -205,13 +204,13 @@ impl BucketHandle {
         self.counts(|c| c.of(op).successes)
     }
 
-    /// How often the key was put in place over HTTP: PutObject, CopyObject, CompleteMultipartUpload.
+    /// Returns how often the key was written over HTTP: PutObject, CopyObject, CompleteMultipartUpload.
     pub fn writes(&self, key: &str) -> u64 {
         self.counts(|c| c.writes(key))
     }
 
-    /// Bytes that came and went in the bodies of an operation.
-    pub fn moved(&self, op: Op) -> Moved {
+    /// Returns the bytes of the bodies of an operation.
+    pub fn moved(&self, op: Op) -> BytesMoved {
         self.ledger.moved(op)
     }
 
@@ -219,12 +218,12 @@ impl BucketHandle {
         self.ledger.read(look)
     }
 
-    /// Begins to count anew.
+    /// Resets the counts.
     pub fn forget_counts(&self) {
         self.ledger.forget();
     }
 
-    /// Waits until the counts are as wanted.
+    /// Waits until the counts satisfy a condition.
     pub async fn until(&self, reached: impl Fn(&Counts) -> bool) {
         self.ledger.until(reached).await;
     }
@@ -241,17 +240,17 @@ impl BucketHandle {
 
     // ---- faults
 
-    /// Orders a fault for this bucket.
-    pub fn order(&self, fault: Fault, when: impl Into<When>) -> Order {
+    /// Injects a fault for this bucket.
+    pub fn order(&self, fault: Fault, when: impl Into<When>) -> InjectedFault {
         self.shared.rules.order(fault, when.into().bucket(&self.name))
     }
 
-    /// Takes back every order for this bucket, and opens the gates of those that held calls.
+    /// Removes every fault of this bucket, and opens the gates that hold calls.
     pub fn clear_faults(&self) {
         self.shared.rules.clear_bucket(&self.name);
     }
 
-    /// Flips one bit of a stored object, whose ETag stays as it was: rot that nobody is told of.
+    /// Flips one bit of a stored object, whose ETag stays as it was: silent damage.
     ///
     /// # Panics
     /// If there is no such object, or it is empty or its bytes were not kept.
@@ -265,10 +264,10 @@ impl BucketHandle {
         let content = Content { hash, ..object.content };
         let damaged = Object { body: Body::Held(vec![bytes.into()]), content, ..(*object).clone() };
         // Cannot fail: there is no condition.
-        bucket.lock().put(key, damaged, &Unless::Never).expect("unconditional");
+        bucket.lock().put(key, damaged, &WriteCondition::Never).expect("unconditional");
     }
 
-    /// Lets a stored object have been modified at another time.
+    /// Sets the modification time of a stored object.
     ///
     /// # Panics
     /// If there is no such object.
@@ -276,7 +275,7 @@ impl BucketHandle {
         self.replace(key, |object| Object { modified, ..object });
     }
 
-    /// Lets a stored object have another ETag, without quotes.
+    /// Sets the ETag of a stored object, without quotes.
     ///
     /// # Panics
     /// If there is no such object.
@@ -288,10 +287,10 @@ impl BucketHandle {
         let bucket = self.bucket();
         let object = bucket.object(key).expect("an object to change");
         // Cannot fail: there is no condition.
-        bucket.lock().put(key, change((*object).clone()), &Unless::Never).expect("unconditional");
+        bucket.lock().put(key, change((*object).clone()), &WriteCondition::Never).expect("unconditional");
     }
 
-    /// Lets a stored object have the CRC-64/NVME of its bytes among its checksums, as if its writer had declared it.
+    /// Adds the CRC-64/NVME of its bytes to the checksums of a stored object, as if its writer had declared it.
     ///
     /// # Panics
     /// If there is no such object.
@@ -302,7 +301,7 @@ impl BucketHandle {
         let checksums = Checksum { checksum_crc64nvme: Some(value), ..Checksum::default() };
         let declared = Object { checksums, ..(*object).clone() };
         // Cannot fail: there is no condition.
-        bucket.lock().put(key, declared, &Unless::Never).expect("unconditional");
+        bucket.lock().put(key, declared, &WriteCondition::Never).expect("unconditional");
     }
 
     fn bucket(&self) -> Arc<Bucket> {

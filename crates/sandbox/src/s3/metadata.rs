@@ -3,8 +3,6 @@
 use hyper::HeaderMap;
 use hyper::header::{self, HeaderName, HeaderValue};
 
-use super::quirks::{BucketOptions, Quirk};
-
 const KEPT: [HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
@@ -79,25 +77,13 @@ impl Metadata {
         Self(kept)
     }
 
-    /// What a bucket of such habits keeps of it.
-    pub(super) fn kept_by(self, options: &BucketOptions) -> Self {
-        if options.has(Quirk::ForgetsMetadata) {
-            Self::none()
-        } else if options.has(Quirk::DropsRedirects) {
-            let mut kept = self;
-            kept.0.remove(REDIRECT);
-            kept
-        } else if options.has(Quirk::DropsOddMetadata) {
-            self.without_odd_names()
-        } else if options.has(Quirk::AltersMetadataNames) {
-            self.with_altered_names()
-        } else {
-            self
-        }
+    pub(super) fn without_redirect(mut self) -> Self {
+        self.0.remove(REDIRECT);
+        self
     }
 
     /// Without user metadata whose names have more than letters, digits and dashes.
-    fn without_odd_names(self) -> Self {
+    pub(super) fn without_odd_names(self) -> Self {
         let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         Self(
             self.0
@@ -108,7 +94,7 @@ impl Metadata {
     }
 
     /// With `-` for each `_` in the names of user metadata.
-    fn with_altered_names(self) -> Self {
+    pub(super) fn with_altered_names(self) -> Self {
         let altered = |name: HeaderName| match name.as_str().strip_prefix("x-amz-meta-") {
             // Cannot fail: it was a name, and a dash may stand in one.
             Some(own) => format!("x-amz-meta-{}", own.replace('_', "-")).parse().expect("a header name"),

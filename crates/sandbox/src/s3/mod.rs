@@ -4,7 +4,7 @@
 //! It owns its objects and loses them when it is dropped. It never writes a
 //! file. Its rule: whatever it answers with success has happened, and whatever
 //! it refuses has left no trace; what breaks this rule is a [`Fault`] that
-//! somebody ordered.
+//! a test injected.
 //!
 //! ```no_run
 //! use copyhold_sandbox::s3::{BucketOptions, Fault, Op, S3Server, When};
@@ -18,44 +18,44 @@
 //! # Ok(()) }
 //! ```
 
-mod answer;
 mod api;
 mod bucket;
-mod call;
+mod bucket_options;
+mod call_counts;
 mod checksums;
 mod connection;
-mod declared;
+mod content_index;
 mod fault;
-mod gate;
-mod generated;
+mod fault_rules;
+mod generated_listing;
 mod handle;
-mod known;
-mod ledger;
-mod loan;
 mod metadata;
 mod object;
-mod order;
+mod operation;
 mod part;
 mod parts;
-mod quirks;
-mod receive;
+mod pause_gate;
+mod payload_headers;
+mod receive_body;
+mod request_body;
+mod response_body;
 mod server;
 mod service;
-mod shared;
+mod state;
 pub mod synthetic;
 #[cfg(test)]
 mod tests;
 mod xml;
 
-pub use call::Op;
+pub use bucket_options::{BodyStorage, BucketOptions, Quirk};
+pub use call_counts::{BytesMoved, Counts, OperationCounts};
 pub use fault::{ErrorAnswer, Fault};
-pub use gate::Gate;
-pub use generated::Generated;
+pub use fault_rules::{InjectedFault, When};
+pub use generated_listing::GeneratedListing;
 pub use handle::{BucketHandle, ObjectInfo, UploadInfo};
-pub use ledger::{Counts, Moved, Tally};
 pub use metadata::Metadata;
 pub use object::Pieces;
-pub use order::{Order, When};
-pub use quirks::{BucketOptions, Keep, Quirk};
+pub use operation::Op;
+pub use pause_gate::PauseGate;
 pub use server::{S3Server, ServerOptions};
 pub use synthetic::Synthetic;

@@ -18,13 +18,13 @@ use super::synthetic::Synthetic;
 #[derive(Debug, Clone)]
 pub(super) struct Object {
     pub body: Body,
-    /// Size and hash of the bytes that are really there.
+    /// Size and hash of the stored bytes.
     pub content: Content,
     /// Without quotes.
     pub etag: String,
     pub modified: SystemTime,
     pub metadata: Metadata,
-    /// Those that the writer declared, and no others.
+    /// The checksums that the writer declared.
     pub checksums: Checksum,
 }
 
@@ -34,12 +34,12 @@ pub(super) enum Body {
     /// In memory; a multipart object keeps its parts apart, so that completing copies nothing.
     Held(Vec<Bytes>),
     Made(Synthetic),
-    /// Nowhere: only their length and hashes were wanted.
+    /// Not stored: only length and hashes are kept.
     Forgotten,
 }
 
 impl Body {
-    /// The bytes of `range`, which lies within the object; `None` if they were not kept.
+    /// Returns the bytes of `range`, which lies within the object; `None` if they were not kept.
     pub fn pieces(&self, range: Range<u64>) -> Option<Pieces> {
         let left = range.end - range.start;
         let source = match self {
@@ -50,7 +50,7 @@ impl Body {
         Some(Pieces { source, left })
     }
 
-    /// One buffer with everything; for objects that fit.
+    /// Returns all bytes in one buffer; for objects that fit.
     pub fn whole(&self, size_bytes: u64) -> Option<Bytes> {
         if let Self::Held(parts) = self
             && let [only] = parts.as_slice()
@@ -80,7 +80,7 @@ fn cut(parts: &[Bytes], range: Range<u64>) -> VecDeque<Bytes> {
     pieces
 }
 
-/// The bytes of an object or a range of it, one shared buffer after the other.
+/// Iterates over the bytes of an object or a range of it, one shared buffer after the other.
 pub struct Pieces {
     source: Source,
     left: u64,

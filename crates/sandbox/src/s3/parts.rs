@@ -1,4 +1,4 @@
-//! Making one object of many parts, without reading their bytes again.
+//! Combines many parts into one object, without reading their bytes again.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,18 +13,18 @@ use super::bucket::Upload;
 use super::object::Body;
 use super::part::Part;
 
-pub(super) struct Joined {
+pub(super) struct JoinedParts {
     pub body: Body,
     pub content: Content,
     /// Of the algorithm that the upload was begun with.
     pub checksums: Checksum,
 }
 
-pub(super) fn join(upload: &Upload, parts: &[Part]) -> S3Result<Joined> {
+pub(super) fn join(upload: &Upload, parts: &[Part]) -> S3Result<JoinedParts> {
     let size_bytes = parts.iter().map(|part| part.content.size_bytes).sum();
     let hashes = parts.iter().map(|part| (part.content.hash.0, part.content.size_bytes));
     let hash = combine(Crc64Nvme, hashes);
-    Ok(Joined {
+    Ok(JoinedParts {
         body: body(parts),
         content: Content { size_bytes, hash: ContentHash(hash) },
         checksums: checksums(upload, parts, hash)?,
@@ -102,8 +102,8 @@ fn decoded(value: Option<&String>) -> S3Result<Vec<u8>> {
     })
 }
 
-impl Joined {
-    /// Compares with what the client says of the whole object.
+impl JoinedParts {
+    /// Compares with the checksum that the client states for the whole object.
     pub fn compare(&self, said: &[(&str, Option<&String>)]) -> S3Result<()> {
         let crc64 = STANDARD.encode(self.content.hash.0.to_be_bytes());
         let found = [

@@ -1,4 +1,4 @@
-//! The server as a value: started, closed and opened again, stopped.
+//! The server: started, closed and opened again, stopped.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,15 +15,15 @@ use tokio_util::task::TaskTracker;
 
 use super::api::Api;
 use super::bucket::Bucket;
-use super::connection::{Fate, Socket};
+use super::bucket_options::BucketOptions;
+use super::connection::{ConnectionFault, Socket};
 use super::fault::Fault;
+use super::fault_rules::{InjectedFault, When};
 use super::handle::BucketHandle;
-use super::order::{Order, When};
-use super::quirks::BucketOptions;
 use super::service;
-use super::shared::{AnyName, ByHost, OneUser, Shared};
+use super::state::{AnyName, ByHost, OneUser, ServerState};
 
-/// Where the server listens and whom it lets in.
+/// Where the server listens and which keys it accepts.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// Port 0 takes any free one.
@@ -47,13 +47,13 @@ impl Default for ServerOptions {
 pub struct S3Server {
     options: ServerOptions,
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     user: OneUser,
     s3: S3Service,
     listening: Mutex<Option<Listening>>,
 }
 
-/// One time of listening; ends with `close`.
+/// One period of listening; ends with `close`.
 struct Listening {
     end: CancellationToken,
     tasks: TaskTracker,
@@ -67,7 +67,7 @@ impl S3Server {
 
     pub async fn start_with(options: ServerOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(ServerState::default());
         let mut builder = S3ServiceBuilder::new(Api(Arc::clone(&shared)));
         let keys = (options.access_key_id.clone(), options.secret_access_key.clone());
         let user = OneUser(Arc::new(RwLock::new(keys)));
@@ -80,7 +80,7 @@ impl S3Server {
         Ok(server)
     }
 
-    /// For a process of its own: serves until `stop` says so.
+    /// Serves until `stop` completes, for a process of its own.
     pub async fn run(self, stop: CancellationToken) {
         stop.cancelled().await;
         self.stop().await;
@@ -95,12 +95,12 @@ impl S3Server {
         format!("http://{}", self.address)
     }
 
-    /// From now on only these keys are let in.
+    /// Accepts only these keys from now on.
     pub fn rotate_keys(&self, access_key_id: &str, secret_access_key: &str) {
         *self.user.0.write().expect("no holder panics") = (access_key_id.to_owned(), secret_access_key.to_owned());
     }
 
-    /// With which it was started.
+    /// Returns the keys that it was started with.
     pub fn access_key_id(&self) -> &str {
         &self.options.access_key_id
     }
@@ -109,19 +109,19 @@ impl S3Server {
         &self.options.secret_access_key
     }
 
-    /// Makes a bucket, or replaces the one of this name by an empty one. Counts and orders stay.
+    /// Makes a bucket, or replaces the one of this name by an empty one. Counts and faults stay.
     pub fn create_bucket(&self, name: &str, options: BucketOptions) -> BucketHandle {
         let mut buckets = self.shared.buckets.write().expect("no holder panics");
         buckets.insert(name.to_owned(), Arc::new(Bucket::new(options)));
         self.bucket(name)
     }
 
-    /// Takes the bucket away with all its objects: calls are answered `NoSuchBucket`.
+    /// Removes the bucket with all its objects: calls are answered `NoSuchBucket`.
     pub fn drop_bucket(&self, name: &str) {
         self.shared.buckets.write().expect("no holder panics").remove(name);
     }
 
-    /// The bucket of this name, which need not exist to be counted and ordered for.
+    /// Returns the bucket of this name, which need not exist for counts and faults.
     pub fn bucket(&self, name: &str) -> BucketHandle {
         BucketHandle::new(name, Arc::clone(&self.shared))
     }
@@ -131,17 +131,17 @@ impl S3Server {
         self.shared.buckets.read().expect("no holder panics").keys().cloned().collect()
     }
 
-    /// Orders a fault for every bucket, or the one that `when` names.
-    pub fn order(&self, fault: Fault, when: impl Into<When>) -> Order {
+    /// Injects a fault for every bucket, or the one that `when` names.
+    pub fn order(&self, fault: Fault, when: impl Into<When>) -> InjectedFault {
         self.shared.rules.order(fault, when.into())
     }
 
-    /// Takes back every order, and opens the gates of those that held calls.
+    /// Removes every fault, and opens the gates that hold calls.
     pub fn clear_faults(&self) {
         self.shared.rules.clear(|_| true);
     }
 
-    /// Refuses connections and breaks those that stand, as a dead server does; the objects stay.
+    /// Refuses connections and breaks open ones, as a dead server does; the objects stay.
     pub async fn close(&self) {
         let listening = self.listening.lock().expect("no holder panics").take();
         if let Some(listening) = listening {
@@ -157,7 +157,7 @@ impl S3Server {
         Ok(())
     }
 
-    /// Ends everything and waits for it.
+    /// Stops everything and waits for that.
     pub async fn stop(self) {
         self.close().await;
     }
@@ -197,9 +197,9 @@ impl std::fmt::Debug for S3Server {
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>, s3: S3Service) {
+async fn serve(stream: TcpStream, shared: Arc<ServerState>, s3: S3Service) {
     let _ = stream.set_nodelay(true);
-    let fate = Arc::new(Fate::default());
+    let fate = Arc::new(ConnectionFault::default());
     let socket = TokioIo::new(Socket::new(stream, Arc::clone(&fate)));
     let service =
         service_fn(move |request| service::answer(Arc::clone(&shared), s3.clone(), Arc::clone(&fate), request));

@@ -1,5 +1,5 @@
-//! One request from its head to its answer: it is counted, shown to the ordered
-//! faults, given to S3, and counted again.
+//! Handles one request from head to answer: counts it, applies injected faults, passes it to the S3 library, and counts
+//! it again.
 
 use std::io;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode, header};
 use s3s::service::S3Service;
 
-use super::answer::{AnswerBody, Sent};
-use super::call::{Call, Op};
-use super::connection::{End, Fate};
+use super::connection::{ConnectionFault, End};
 use super::fault::{ErrorAnswer, Fault};
-use super::loan::{drain, lend, read_some};
-use super::order::Rule;
-use super::receive::Damage;
-use super::shared::Shared;
+use super::fault_rules::Rule;
+use super::operation::{Op, ParsedRequest};
+use super::receive_body::Damage;
+use super::request_body::{drain, lend, read_some};
+use super::response_body::{AnswerBody, Sent};
+use super::state::ServerState;
 use super::xml;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
@@ -26,9 +26,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 type Hangup = s3s::StdError;
 
 pub(super) async fn answer(
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     s3: S3Service,
-    fate: Arc<Fate>,
+    fate: Arc<ConnectionFault>,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Hangup> {
     let id = shared.next_request_id();
@@ -38,13 +38,13 @@ pub(super) async fn answer(
 }
 
 async fn answer_without_id(
-    shared: &Shared,
+    shared: &ServerState,
     s3: &S3Service,
-    fate: &Arc<Fate>,
+    fate: &Arc<ConnectionFault>,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Hangup> {
     let (mut head, body) = request.into_parts();
-    let call = Call::of(&head);
+    let call = ParsedRequest::of(&head);
     let ledger = shared.ledger(call.bucket.as_deref().unwrap_or(""));
     ledger.arrived(&call);
 
@@ -87,7 +87,7 @@ async fn answer_without_id(
                 Fault::CarryOutAfter(time) => tokio::time::sleep(time).await,
                 _ => {}
             }
-            // Whether it succeeds is for nobody to hear.
+            // Its result is not reported.
             let _ = s3.call(Request::from_parts(head, bytes.into())).await;
         });
         return Err(hang_up(fate));
@@ -130,8 +130,8 @@ async fn answer_without_id(
     Ok(response.map(|body| infect(body, rule.as_deref(), fate).counted(sent)))
 }
 
-/// Waits wherever it is told to on the way, and returns the rule that strikes, if one does.
-async fn await_orders(shared: &Shared, call: &Call) -> Option<Arc<Rule>> {
+/// Applies waiting faults, and returns the rule of the first other one that applies.
+async fn await_orders(shared: &ServerState, call: &ParsedRequest) -> Option<Arc<Rule>> {
     let mut seen = 0;
     loop {
         let rule = shared.rules.strike(call, seen)?;
@@ -156,7 +156,7 @@ fn merge_encodings(headers: &mut HeaderMap) {
     }
 }
 
-fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody {
+fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<ConnectionFault>) -> AnswerBody {
     let Some(rule) = rule else { return AnswerBody::sound(body) };
     match rule.fault {
         Fault::CutBody { after } => AnswerBody::ending(body, after, End::Close, Arc::clone(fate)),
@@ -188,7 +188,7 @@ fn infect(body: s3s::Body, rule: Option<&Rule>, fate: &Arc<Fate>) -> AnswerBody 
     }
 }
 
-fn hang_up(fate: &Fate) -> Hangup {
+fn hang_up(fate: &ConnectionFault) -> Hangup {
     fate.seal(End::Reset);
     io::Error::from(io::ErrorKind::ConnectionReset).into()
 }
@@ -227,7 +227,7 @@ fn unreadable_header(response: &mut Response<s3s::Body>) {
     response.headers_mut().insert(HeaderName::from_static("x-amz-meta-odd"), value);
 }
 
-/// The whole body as some proxies send it; nobody looks whether it can be read again.
+/// The whole body as some proxies send it; its syntax is not checked.
 fn compress(response: &mut Response<s3s::Body>) {
     let compressed = hyper::body::Bytes::from_static(b"compressed");
     response.headers_mut().remove(header::CONTENT_RANGE);
@@ -237,7 +237,7 @@ fn compress(response: &mut Response<s3s::Body>) {
     *response.body_mut() = compressed.into();
 }
 
-/// The whole body as it was before it was encoded.
+/// Reads the whole body as it was before it was encoded.
 fn decompress(response: &mut Response<s3s::Body>, ranges: bool) {
     let plain = hyper::body::Bytes::from_static(b"the bytes as they were before they were compressed");
     let asked_for_range = response.headers_mut().remove(header::CONTENT_RANGE).is_some();
@@ -254,7 +254,7 @@ fn decompress(response: &mut Response<s3s::Body>, ranges: bool) {
     *response.body_mut() = plain.into();
 }
 
-/// Another ETag of the same shape, wherever the answer names it: in its head, or in a small XML body.
+/// Replaces the ETag by another of the same form, in the head or in a small XML body.
 fn wrong_etag(response: &mut Response<s3s::Body>) {
     if let Some(etag) = response.headers().get(header::ETAG) {
         let wrong = other_digit(etag.as_bytes(), 0);
@@ -269,7 +269,7 @@ fn wrong_etag(response: &mut Response<s3s::Body>) {
     }
 }
 
-/// No ETag, wherever the answer would name it.
+/// Removes the ETag, in the head or in a small XML body.
 fn no_etag(response: &mut Response<s3s::Body>) {
     response.headers_mut().remove(header::ETAG);
     let position = |xml: &[u8], what: &[u8]| xml.windows(what.len()).position(|w| w == what);
@@ -280,7 +280,7 @@ fn no_etag(response: &mut Response<s3s::Body>) {
     }
 }
 
-/// The text with its first hexadecimal digit after `from` replaced by another.
+/// Replaces the first hexadecimal digit after `from`.
 fn other_digit(text: &[u8], from: usize) -> Vec<u8> {
     let mut text = text.to_vec();
     if let Some(digit) = text.iter_mut().skip(from).find(|b| b.is_ascii_hexdigit()) {

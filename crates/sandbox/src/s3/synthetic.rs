@@ -62,8 +62,8 @@ impl Synthetic {
         let whole_pages = self.size_bytes / PAGE;
         let mut hash = 0; // of nothing
         for page in 0..whole_pages {
-            hash = Shift::by_stamp().of(hash) ^ checksum(Crc64Nvme, &stamp(self.seed, page));
-            hash = Shift::by_rest().of(hash) ^ hash_at(place(self.seed, page));
+            hash = CrcShift::by_stamp().of(hash) ^ checksum(Crc64Nvme, &stamp(self.seed, page));
+            hash = CrcShift::by_rest().of(hash) ^ hash_at(place(self.seed, page));
         }
         for piece in self.pieces(whole_pages * PAGE..self.size_bytes) {
             hash = checksum_combine(Crc64Nvme, hash, checksum(Crc64Nvme, &piece), piece.len() as u64);
@@ -119,16 +119,16 @@ fn hash_at(place: usize) -> u64 {
 
 /// What becomes of a CRC when so many bytes follow: a linear map, kept as the images of the
 /// single bits. The library works it out anew for each combination, which takes 100 times as long.
-struct Shift([u64; 64]);
+struct CrcShift([u64; 64]);
 
-impl Shift {
+impl CrcShift {
     fn by_stamp() -> &'static Self {
-        static STAMPED: OnceLock<Shift> = OnceLock::new();
+        static STAMPED: OnceLock<CrcShift> = OnceLock::new();
         STAMPED.get_or_init(|| Self::by(STAMP))
     }
 
     fn by_rest() -> &'static Self {
-        static FILLED: OnceLock<Shift> = OnceLock::new();
+        static FILLED: OnceLock<CrcShift> = OnceLock::new();
         FILLED.get_or_init(|| Self::by(PAGE - STAMP))
     }
 

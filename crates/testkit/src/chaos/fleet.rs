@@ -14,7 +14,7 @@ use tokio::{
     sync::Mutex,
 };
 
-use super::{DAEMONS, stage::Stage};
+use super::{DAEMONS, environment::Environment};
 
 /// The daemons, each a process in a slot of its own; the next in a slot follows the one that was killed.
 pub(super) struct Fleet {
@@ -24,10 +24,10 @@ pub(super) struct Fleet {
 }
 
 /// What is in store for a daemon.
-pub(super) enum Next {
+pub(super) enum Replacement {
     /// Whatever comes.
     Fair,
-    /// It is in somebody else's play, and nothing but that happens to it.
+    /// Another failure uses it: nothing else happens to it.
     Spared,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Process {
 }
 
 impl Fleet {
-    pub(super) fn launch(program: &Path, stage: &Stage) -> anyhow::Result<Self> {
+    pub(super) fn launch(program: &Path, stage: &Environment) -> anyhow::Result<Self> {
         let launched = AtomicUsize::new(0);
         let mut slots = Vec::new();
         for slot in 0..DAEMONS {
@@ -57,18 +57,18 @@ impl Fleet {
     }
 
     /// SIGKILL to the one in this slot, and another in its place; `false` if it is spared.
-    pub(super) async fn replace(&self, slot: usize, stage: &Stage, by: Next) -> anyhow::Result<bool> {
+    pub(super) async fn replace(&self, slot: usize, stage: &Environment, by: Replacement) -> anyhow::Result<bool> {
         let mut process = self.slots[slot].lock().await;
         if process.spared {
             return Ok(false);
         }
         process.kill().await?;
         *process = Process::launch(&self.program, stage, slot, &self.launched)?;
-        process.spared = matches!(by, Next::Spared);
+        process.spared = matches!(by, Replacement::Spared);
         Ok(true)
     }
 
-    /// An error if one has ended that nobody killed.
+    /// Returns an error if a daemon exited that was not killed.
     pub(super) async fn check(&self) -> anyhow::Result<()> {
         for slot in &self.slots {
             slot.lock().await.check()?;
@@ -85,7 +85,7 @@ impl Fleet {
 }
 
 impl Process {
-    fn launch(program: &Path, stage: &Stage, slot: usize, launched: &AtomicUsize) -> anyhow::Result<Self> {
+    fn launch(program: &Path, stage: &Environment, slot: usize, launched: &AtomicUsize) -> anyhow::Result<Self> {
         let log = stage.folder().join(format!("daemon-{}.log", launched.fetch_add(1, Ordering::Relaxed)));
         let child = Command::new(program)
             .arg("--config")

@@ -2,20 +2,21 @@
 //!
 //! Four daemons copy what an application uploads and registers. Random ones are killed every second, others are
 //! stopped for longer than their leases and go on as zombies; connections break, PostgreSQL crashes and comes back,
-//! somebody's transaction sits on leased rows, and one store call in ten fails. Where keys may change, rows are deleted and
+//! a transaction of another program locks leased rows, and one store call in ten fails. Where keys may change, rows are deleted and
 //! inserted again, other replicas become the primary, and writes land long after their connections have ended. All the while an observer compares
 //! rows with stores, and triggers hold each write of a daemon against whose lease it was made under. The rule: only
 //! what is wrong is an error, never what is slow. Accidents are drawn from a seed; what the processes make of them
 //! is their own affair.
 
-mod accidents;
-mod exact;
+mod application;
+mod environment;
+mod failures;
 mod fleet;
-mod objects;
+mod keys;
+mod late_writes;
 mod observer;
 mod promotions;
-mod stage;
-mod zombies;
+mod stopped_daemons;
 
 use std::{
     fmt,
@@ -24,20 +25,20 @@ use std::{
     time::Duration,
 };
 
-use accidents::Scene;
 use anyhow::Context as _;
+use application::Application;
 use copyhold_sandbox::postgres::Cluster;
-use exact::Exact;
+use environment::Environment;
+use failures::Chaos;
 use fleet::Fleet;
-use objects::Application;
-pub use objects::Keys;
+pub use keys::Keys;
+use late_writes::LateWrites;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use stage::Stage;
+use stopped_daemons::StoppedDaemons;
 use tokio::{
     sync::RwLock,
     time::{Instant, sleep},
 };
-use zombies::Zombies;
 
 const DAEMONS: usize = 4;
 /// Of every daemon: the shortest there is, so that many deaths fit into a minute.
@@ -47,15 +48,15 @@ const PATIENCE: Duration = Duration::from_mins(5);
 
 /// What happened. That nothing went wrong needs no figure: anything that did is an error.
 #[derive(Debug)]
-pub struct Told {
+pub struct ChaosReport {
     objects: usize,
     /// Rows that were deleted and inserted again.
     deleted: usize,
     promoted: u32,
-    exact: Exact,
+    exact: LateWrites,
     launched: usize,
     killed: usize,
-    zombies: Zombies,
+    zombies: StoppedDaemons,
     broken_connections: u64,
     /// Leases that were not given back by their holders.
     taken: i64,
@@ -65,10 +66,10 @@ pub struct Told {
     afterwards: Duration,
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for ChaosReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Zombies { stopped, taken, noticed } = self.zombies;
-        let Exact { registered, deleted, killed, refused, recorded_before } = self.exact;
+        let StoppedDaemons { stopped, taken, noticed } = self.zombies;
+        let LateWrites { registered, deleted, killed, refused, recorded_before } = self.exact;
         write!(
             f,
             "{} rows deleted and inserted again, {} promotions; while a PUT was taken and not carried out yet: {registered} \
@@ -94,28 +95,28 @@ impl fmt::Display for Told {
 }
 
 /// Plays for so long with this program, then waits until everything is copied, and compares.
-pub async fn play(program: &Path, keys: Keys, seed: u64, lasts: Duration) -> anyhow::Result<Told> {
-    let (stage, mut cluster) = Stage::set().await?;
+pub async fn play(program: &Path, keys: Keys, seed: u64, lasts: Duration) -> anyhow::Result<ChaosReport> {
+    let (stage, mut cluster) = Environment::setup().await?;
     let played = Box::pin(play_on(&stage, &mut cluster, program, keys, seed, lasts)).await;
-    stage.strike().await;
+    stage.teardown().await;
     cluster.stop().await?;
     played.with_context(|| format!("with the seed {seed}"))
 }
 
 async fn play_on(
-    stage: &Stage,
+    stage: &Environment,
     cluster: &mut Cluster,
     program: &Path,
     keys: Keys,
     seed: u64,
     lasts: Duration,
-) -> anyhow::Result<Told> {
+) -> anyhow::Result<ChaosReport> {
     let mut rng = StdRng::seed_from_u64(seed);
     stage.fail_at_random(keys, &mut rng);
     let (application, over, up) = (Application::new(), AtomicBool::new(false), RwLock::new(()));
     let fleet = Fleet::launch(program, stage)?;
     let begun = Instant::now();
-    let scene = Scene { stage, fleet: &fleet, application: &application, program, keys, end: begun + lasts, up: &up };
+    let scene = Chaos { stage, fleet: &fleet, application: &application, program, keys, end: begun + lasts, up: &up };
     let seeds: [u64; 6] = rng.random();
     let accidents = async {
         let happened = tokio::try_join!(
@@ -125,7 +126,7 @@ async fn play_on(
             scene.hold_rows(),
             scene.restart(cluster),
             scene.promote(seeds[4]),
-            scene.play_exactly(seeds[5]),
+            scene.run_late_writes(seeds[5]),
         );
         over.store(true, Ordering::Relaxed);
         happened
@@ -146,7 +147,7 @@ async fn play_on(
     let launched = fleet.launched();
     fleet.end().await?;
     let (objects, deleted) = (application.latest().len(), application.deleted());
-    Ok(Told {
+    Ok(ChaosReport {
         objects,
         deleted,
         promoted,

@@ -11,9 +11,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     PATIENCE,
-    objects::{Application, Keys},
+    application::Application,
+    environment::{Environment, REPLICAS},
+    keys::Keys,
     patiently,
-    stage::{REPLICAS, Stage},
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(30);
@@ -23,9 +24,9 @@ const SETTLED: Duration = Duration::from_secs(20);
 /// What must hold at any moment: no time stands without its object being in the bucket, and no copy that is wanted is
 /// forgotten. Returns how many recorded copies were looked at.
 ///
-/// The row is read before the store, and nobody deletes an object here: what a row says was true when it was read is
+/// The row is read before the store, and no object is deleted here: what a row says was true when it was read is
 /// still so when the store is asked. Of an object that gets new contents it may meanwhile be another one of them.
-pub(super) async fn observe(stage: &Stage, application: &Application, over: &AtomicBool) -> anyhow::Result<u64> {
+pub(super) async fn observe(stage: &Environment, application: &Application, over: &AtomicBool) -> anyhow::Result<u64> {
     let mut looked_at = 0;
     while !over.load(Ordering::Relaxed) {
         for (key, b2, wasabi, scw) in recorded(stage).await? {
@@ -42,7 +43,7 @@ pub(super) async fn observe(stage: &Stage, application: &Application, over: &Ato
 }
 
 /// The latest records, in which a lie would be fresh, and some others.
-async fn recorded(stage: &Stage) -> anyhow::Result<Vec<(String, bool, bool, bool)>> {
+async fn recorded(stage: &Environment) -> anyhow::Result<Vec<(String, bool, bool, bool)>> {
     let sql = "(SELECT object_key, b2 IS NOT NULL, wasabi IS NOT NULL, scw IS NOT NULL FROM copyhold.object_copies
  ORDER BY greatest(b2, wasabi, scw) DESC NULLS LAST LIMIT 40)
 UNION ALL
@@ -50,7 +51,7 @@ UNION ALL
     patiently(|| sqlx::query_as(sql).fetch_all(&stage.pool)).await
 }
 
-fn check(stage: &Stage, application: &Application, key: &str, replica: &str) -> anyhow::Result<()> {
+fn check(stage: &Environment, application: &Application, key: &str, replica: &str) -> anyhow::Result<()> {
     match stage.bucket(replica).inspect(key) {
         Some(object) if application.has_had(key, object.content) => Ok(()),
         Some(object) => bail!("{key} is on record at {replica}, where it is what it never was: {:?}", object.content),
@@ -59,7 +60,7 @@ fn check(stage: &Stage, application: &Application, key: &str, replica: &str) -> 
 }
 
 /// A copy is claimable, leased, waiting, or parked with a reason.
-async fn nothing_is_dropped(stage: &Stage) -> anyhow::Result<()> {
+async fn nothing_is_dropped(stage: &Environment) -> anyhow::Result<()> {
     let dropped = |r: &str| {
         format!(
             "{r} IS NULL AND due_{r} IS NULL OR {r} IS NULL AND due_{r} = 9000000000000000000
@@ -70,12 +71,12 @@ async fn nothing_is_dropped(stage: &Stage) -> anyhow::Result<()> {
     let dropped: Vec<String> =
         patiently(|| sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_all(&stage.pool)).await?;
     if !dropped.is_empty() {
-        bail!("nobody will ever copy {dropped:?}");
+        bail!("these objects will never be copied: {dropped:?}");
     }
     Ok(())
 }
 
-pub(super) async fn nobody_broke_a_rule(stage: &Stage) -> anyhow::Result<()> {
+pub(super) async fn nobody_broke_a_rule(stage: &Environment) -> anyhow::Result<()> {
     let said: Vec<String> =
         patiently(|| sqlx::query_scalar("SELECT said FROM chaos.violations").fetch_all(&stage.pool)).await?;
     if !said.is_empty() {
@@ -86,7 +87,7 @@ pub(super) async fn nobody_broke_a_rule(stage: &Stage) -> anyhow::Result<()> {
 
 /// Waits until every copy is on record, every row free, and, where contents change, everything that was recorded after
 /// a write whose end was not seen read again. Patience begins anew with each step forward.
-pub(super) async fn until_all_is_copied(stage: &Stage, keys: Keys) -> anyhow::Result<()> {
+pub(super) async fn until_all_is_copied(stage: &Environment, keys: Keys) -> anyhow::Result<()> {
     let sql = "SELECT count(*) FILTER (WHERE b2 IS NULL) + count(*) FILTER (WHERE wasabi IS NULL)
        + count(*) FILTER (WHERE scw IS NULL) + count(lock)
        + CASE WHEN $1 THEN (SELECT count(*) FROM copyhold.unsettled) ELSE 0 END
@@ -109,8 +110,8 @@ FROM copyhold.object_copies";
     }
 }
 
-/// These stores carry out nothing after [`SETTLED`], once nobody is stopped any more: what waits for slower ones need not.
-pub(super) async fn settle_what_cannot_arrive(stage: &Stage) -> anyhow::Result<()> {
+/// These stores carry out nothing after [`SETTLED`], once no daemon is stopped any more: what waits for slower ones need not.
+pub(super) async fn settle_what_cannot_arrive(stage: &Environment) -> anyhow::Result<()> {
     // Also those that a daemon had in hand which was killed: others would wait for as long as it might have lived.
     let sql = "UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1
 WHERE noted_at < copyhold.now_utc_micro_seconds() - $1
@@ -125,7 +126,7 @@ WHERE unsettled_until > copyhold.now_utc_micro_seconds()";
     Ok(())
 }
 
-async fn why(stage: &Stage) -> anyhow::Result<String> {
+async fn why(stage: &Environment) -> anyhow::Result<String> {
     let sql = "SELECT format('%s lock %s b2 %s due %s wasabi %s due %s scw %s due %s: %s', o.object_key, lock, b2, due_b2, wasabi, due_wasabi, scw, due_scw,
        (SELECT string_agg(format('%s %s × %s: %s', f.replica, f.class, f.attempts, f.message), '; ')
           FROM copyhold.copy_failures f WHERE f.object_key = o.object_key))
@@ -135,7 +136,7 @@ FROM copyhold.object_copies o WHERE b2 IS NULL OR wasabi IS NULL OR scw IS NULL 
 }
 
 /// Every object that was uploaded has its row and is byte-identical everywhere, and there is nothing else.
-pub(super) async fn compare(stage: &Stage, application: &Application) -> anyhow::Result<()> {
+pub(super) async fn compare(stage: &Environment, application: &Application) -> anyhow::Result<()> {
     let all = application.latest();
     let rows: i64 =
         patiently(|| sqlx::query_scalar("SELECT count(*) FROM copyhold.object_copies").fetch_one(&stage.pool)).await?;

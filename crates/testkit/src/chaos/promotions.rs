@@ -10,7 +10,8 @@ use tokio::{
 };
 
 use super::{
-    PATIENCE, accidents::Scene, exact::targets, objects::Keys, observer::settle_what_cannot_arrive, stage::Stage,
+    PATIENCE, environment::Environment, environment::targets, failures::Chaos, keys::Keys,
+    observer::settle_what_cannot_arrive,
 };
 
 /// While accidents happen.
@@ -18,7 +19,7 @@ const PROMOTIONS: u32 = 2;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 const SETTLE_EVERY: Duration = Duration::from_secs(5);
 
-impl Scene<'_> {
+impl Chaos<'_> {
     /// The primary changes, at even distances, as operators are told to do it: the application stops, the replica is
     /// promoted when it lacks nothing, and the application goes on there. Daemons are killed meanwhile. How often.
     pub(super) async fn promote(&self, seed: u64) -> anyhow::Result<u32> {
@@ -29,7 +30,7 @@ impl Scene<'_> {
         let distance = self.end.saturating_duration_since(Instant::now()) / (PROMOTIONS + 1);
         for _ in 0..PROMOTIONS {
             sleep(distance).await;
-            // Nobody is stopped for longer than a lease meanwhile, and PostgreSQL stays up.
+            // No daemon is stopped for longer than a lease meanwhile, and PostgreSQL stays up.
             let _alone = self.up.write().await;
             let mut primary = self.application.stop().await;
             let next = *targets(primary.name).choose(&mut rng).context("there are two")?;
@@ -59,7 +60,7 @@ impl Scene<'_> {
     }
 }
 
-async fn keep_settling(stage: &Stage) -> anyhow::Result<()> {
+async fn keep_settling(stage: &Environment) -> anyhow::Result<()> {
     loop {
         settle_what_cannot_arrive(stage).await?;
         sleep(SETTLE_EVERY).await;
@@ -67,7 +68,7 @@ async fn keep_settling(stage: &Stage) -> anyhow::Result<()> {
 }
 
 /// The program as an operator runs it.
-pub(super) fn command(program: &Path, stage: &Stage, arguments: &[&str]) -> Command {
+pub(super) fn command(program: &Path, stage: &Environment, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.arg("--config").arg(stage.owner()).args(arguments);
     command.env_remove("COPYHOLD_CONFIG").stdin(Stdio::null()).kill_on_drop(true);

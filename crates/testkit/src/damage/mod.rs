@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, path::Path, process::Stdio, time::Duration
 
 use anyhow::{Context as _, bail, ensure};
 use copyhold_s3::copy::WHOLE_UP_TO;
-use copyhold_sandbox::s3::{BucketHandle, BucketOptions, Fault, Op, Order, Quirk, When, synthetic};
+use copyhold_sandbox::s3::{BucketHandle, BucketOptions, Fault, InjectedFault, Op, Quirk, When, synthetic};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 use sqlx::PgPool;
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_mins(10);
 const TARGETS: [&str; 2] = ["wasabi", "scw"];
 
 /// Where it is played. A daemon is at work, which copies from `b2` to both targets.
-pub struct Ground<'a> {
+pub struct DamageSetup<'a> {
     pub program: &'a Path,
     pub config: &'a Path,
     pub pool: &'a PgPool,
@@ -34,7 +34,7 @@ pub struct Ground<'a> {
 
 /// How many trials of each kind there were, and how many were noticed.
 #[derive(Debug)]
-pub struct Told {
+pub struct DamageReport {
     pub trials: usize,
     pub source: usize,
     pub wire: usize,
@@ -44,7 +44,7 @@ pub struct Told {
 }
 
 /// One object, and what it really is.
-struct Trial {
+struct DamageTrial {
     key: String,
     seed: u64,
     size_bytes: u64,
@@ -59,7 +59,7 @@ pub fn careless() -> BucketOptions {
 }
 
 /// Plays so many trials of each kind.
-pub async fn play(ground: &Ground<'_>, seed: u64, trials: usize) -> anyhow::Result<Told> {
+pub async fn play(ground: &DamageSetup<'_>, seed: u64, trials: usize) -> anyhow::Result<DamageReport> {
     let mut rng = StdRng::seed_from_u64(seed);
     sqlx::raw_sql(include_str!("recorded.sql")).execute(ground.pool).await?;
     let b2 = (ground.bucket)("b2");
@@ -87,19 +87,19 @@ pub async fn play(ground: &Ground<'_>, seed: u64, trials: usize) -> anyhow::Resu
     let rest = rot(ground, &source, &mut rng).await?;
     let all: Vec<_> = source.iter().chain(&wire).collect();
     let recorded_wrongly = recorded_wrongly(ground, &all).await?;
-    Ok(Told { trials, source: source_noticed, wire: wire_noticed, rest, recorded_wrongly })
+    Ok(DamageReport { trials, source: source_noticed, wire: wire_noticed, rest, recorded_wrongly })
 }
 
-fn draw(kind: &str, trials: usize, rng: &mut StdRng) -> Vec<Trial> {
+fn draw(kind: &str, trials: usize, rng: &mut StdRng) -> Vec<DamageTrial> {
     let draw = |i: usize| {
         let size_bytes = if i % LARGE_EVERY == LARGE_EVERY / 10 { LARGE } else { rng.random_range(1..=SMALL) };
-        Trial { key: format!("{kind}-{i}"), seed: rng.random(), size_bytes, at: rng.random_range(0..size_bytes) }
+        DamageTrial { key: format!("{kind}-{i}"), seed: rng.random(), size_bytes, at: rng.random_range(0..size_bytes) }
     };
     (0..trials).map(draw).collect()
 }
 
 /// Uploads and registers them, and waits until they are everywhere.
-async fn copy(ground: &Ground<'_>, trials: &[Trial]) -> anyhow::Result<()> {
+async fn copy(ground: &DamageSetup<'_>, trials: &[DamageTrial]) -> anyhow::Result<()> {
     for trial in trials {
         (ground.bucket)("b2").put(&trial.key, trial.bytes());
     }
@@ -108,7 +108,7 @@ async fn copy(ground: &Ground<'_>, trials: &[Trial]) -> anyhow::Result<()> {
     until_copied(ground).await
 }
 
-async fn until_copied(ground: &Ground<'_>) -> anyhow::Result<()> {
+async fn until_copied(ground: &DamageSetup<'_>) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let left = "SELECT count(*) FROM copyhold.object_copies
                  WHERE b2 IS NULL OR wasabi IS NULL OR scw IS NULL OR lock IS NOT NULL";
@@ -126,9 +126,9 @@ async fn until_copied(ground: &Ground<'_>) -> anyhow::Result<()> {
 
 /// Trials in which a bit flipped and nothing came of it at these targets: what they hold and the row says is the object.
 async fn noticed(
-    ground: &Ground<'_>,
-    trials: &[Trial],
-    orders: &[Order],
+    ground: &DamageSetup<'_>,
+    trials: &[DamageTrial],
+    orders: &[InjectedFault],
     targets: impl Fn(usize) -> Vec<&'static str>,
 ) -> anyhow::Result<usize> {
     let hashes: BTreeMap<String, i64> =
@@ -149,7 +149,7 @@ async fn noticed(
 }
 
 /// Flips a bit of one copy of each, and has them verified; how many were found. The daemon heals them at once.
-async fn rot(ground: &Ground<'_>, trials: &[Trial], rng: &mut StdRng) -> anyhow::Result<usize> {
+async fn rot(ground: &DamageSetup<'_>, trials: &[DamageTrial], rng: &mut StdRng) -> anyhow::Result<usize> {
     let mut rotten = BTreeMap::new();
     for trial in trials {
         let target = TARGETS[rng.random_range(0..TARGETS.len())];
@@ -169,7 +169,7 @@ async fn rot(ground: &Ground<'_>, trials: &[Trial], rng: &mut StdRng) -> anyhow:
     Ok(found)
 }
 
-async fn verify(ground: &Ground<'_>) -> anyhow::Result<(Option<i32>, Value)> {
+async fn verify(ground: &DamageSetup<'_>) -> anyhow::Result<(Option<i32>, Value)> {
     let output = Command::new(ground.program)
         .arg("--config")
         .arg(ground.config)
@@ -185,7 +185,7 @@ async fn verify(ground: &Ground<'_>) -> anyhow::Result<(Option<i32>, Value)> {
 
 /// Copies that were put on record with another hash than the object has, or more often than they were made: once, and
 /// once more where they had rotted.
-async fn recorded_wrongly(ground: &Ground<'_>, trials: &[&Trial]) -> anyhow::Result<usize> {
+async fn recorded_wrongly(ground: &DamageSetup<'_>, trials: &[&DamageTrial]) -> anyhow::Result<usize> {
     let recorded = "SELECT object_key, replica, content_hash, was_taken_back FROM damage.recorded ORDER BY id";
     let recorded: Vec<(String, String, Option<i64>, bool)> = sqlx::query_as(recorded).fetch_all(ground.pool).await?;
     let mut wrong = 0;
@@ -202,13 +202,13 @@ async fn recorded_wrongly(ground: &Ground<'_>, trials: &[&Trial]) -> anyhow::Res
     Ok(wrong)
 }
 
-impl Trial {
+impl DamageTrial {
     fn bytes(&self) -> bytes::Bytes {
         synthetic::bytes(self.seed, 0..self.size_bytes)
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for DamageReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { trials, source, wire, rest, recorded_wrongly } = self;
         write!(

@@ -1,7 +1,8 @@
 //! The transitions of an attempt, one by one.
 
 use copyhold_core::domain::{
-    Arrival, Class, ContentHash, Failure, Fence, Generation, ObjectKey, Outcome, ReplicaState, Verified,
+    ContentHash, Failure, FailureClass, Fence, Generation, ObjectKey, Outcome, RegistrationOrder, ReplicaState,
+    Verified,
 };
 
 use super::*;
@@ -14,7 +15,7 @@ fn name(name: &str) -> ReplicaName {
 fn attempt(begun: Instant) -> (Lease, AttemptState) {
     let state = |replica, recorded| ReplicaState { replica: name(replica), recorded, due: !recorded, prior: None };
     let lease = Lease {
-        arrival: Arrival(1),
+        registration_order: RegistrationOrder(1),
         key: ObjectKey::new("a").unwrap(),
         generation: Generation(1),
         fence: Fence(7),
@@ -34,20 +35,20 @@ fn attempt(begun: Instant) -> (Lease, AttemptState) {
     (lease, attempt)
 }
 
-fn read() -> Step {
-    Step::Read { from: name("b2"), content: Content { size_bytes: 1, hash: ContentHash(0) }, said: None }
+fn read() -> CopyStep {
+    CopyStep::Read { from: name("b2"), content: Content { size_bytes: 1, hash: ContentHash(0) }, said: None }
 }
 
-fn written(target: &str) -> Step {
-    Step::Target { replica: name(target), result: Ok(Verified::Compared) }
+fn written(target: &str) -> CopyStep {
+    CopyStep::Target { replica: name(target), result: Ok(Verified::Compared) }
 }
 
-fn failed(target: &str) -> Step {
-    Step::Target { replica: name(target), result: Err(Failure::new(Class::Transient, "reset")) }
+fn failed(target: &str) -> CopyStep {
+    CopyStep::Target { replica: name(target), result: Err(Failure::new(FailureClass::Transient, "reset")) }
 }
 
 /// Sends a step and its diagnosis.
-fn diagnosed(attempt: &mut AttemptState, step: Step, now: Instant) {
+fn diagnosed(attempt: &mut AttemptState, step: CopyStep, now: Instant) {
     let mut actions = attempt.on(Event::Step(step), now);
     let Some(Action::Diagnose(step)) = actions.pop() else { panic!("{actions:?}") };
     assert!(attempt.on(Event::Diagnosed(step, Diagnosis::UNATTRIBUTED), now).is_empty());
@@ -58,7 +59,7 @@ fn outcomes(lease: &Lease, attempt: &mut AttemptState) -> Vec<(String, &'static 
     let word = |outcome: &Outcome| match outcome {
         Outcome::Recorded { .. } => "recorded",
         Outcome::Failed { .. } => "failed",
-        Outcome::Rests { .. } => "rests",
+        Outcome::Deferred { .. } => "rests",
         Outcome::Cleared { .. } => "cleared",
     };
     let mut outcomes: Vec<_> = report.outcomes.iter().map(|(of, outcome)| (of.to_string(), word(outcome))).collect();
@@ -98,7 +99,7 @@ fn a_write_that_finds_the_lease_lost_stops_the_copy() {
     let (_, mut attempt) = attempt(now);
     assert!(attempt.on(Event::Written(FencedWrite::Applied), now).is_empty());
     assert!(matches!(attempt.on(Event::Written(FencedWrite::Superseded), now)[..], [Action::CancelCopy]));
-    attempt.on(Event::CopyEnded(Ended::Done), now);
+    attempt.on(Event::CopyEnded(CopyEnd::Done), now);
     assert!(attempt.on(Event::Written(FencedWrite::Superseded), now).is_empty(), "there is nothing to stop");
 }
 
@@ -106,14 +107,14 @@ fn a_write_that_finds_the_lease_lost_stops_the_copy() {
 fn a_copy_that_takes_too_long_fails_at_the_targets_that_have_not_answered() {
     let now = Instant::now();
     let (lease, mut attempt) = attempt(now);
-    diagnosed(&mut attempt, Step::Opened { size_bytes: 64 << 20 }, now);
+    diagnosed(&mut attempt, CopyStep::Opened { size_bytes: 64 << 20 }, now);
     let limit = TimeLimit::default().for_size(64 << 20);
     assert_eq!(attempt.deadline(), Some(now + limit), "a larger object may take longer");
     diagnosed(&mut attempt, written("wasabi"), now);
     attempt.on(Event::Timer, now + TOGETHER);
     assert!(matches!(attempt.on(Event::Timer, now + limit)[..], [Action::CancelCopy]));
     assert_eq!(attempt.deadline(), None, "once is enough");
-    assert!(matches!(attempt.on(Event::CopyEnded(Ended::Cancelled), now + limit)[..], [Action::EndRead]));
+    assert!(matches!(attempt.on(Event::CopyEnded(CopyEnd::Cancelled), now + limit)[..], [Action::EndRead]));
     assert!(attempt.is_decided());
     assert_eq!(attempt.aborted(), Some(AbortReason::TimeLimit));
     assert!(matches!(attempt.conclude(), Conclusion::Report));
@@ -125,7 +126,7 @@ fn a_copy_that_ended_in_spite_of_its_abort_is_reported_as_it_ended() {
     let now = Instant::now();
     let (lease, mut attempt) = attempt(now);
     assert!(matches!(attempt.on(Event::SlotChecked(Detach::CrowdedOut), now)[..], [Action::CancelCopy]));
-    attempt.on(Event::CopyEnded(Ended::Done), now);
+    attempt.on(Event::CopyEnded(CopyEnd::Done), now);
     assert_eq!(attempt.aborted(), None);
     assert!(matches!(attempt.conclude(), Conclusion::Report));
     assert_eq!(outcomes(&lease, &mut attempt), []);
@@ -137,7 +138,7 @@ fn a_crowded_out_copy_is_deferred_at_the_targets_that_have_not_answered() {
     let (lease, mut attempt) = attempt(now);
     diagnosed(&mut attempt, written("wasabi"), now);
     attempt.on(Event::SlotChecked(Detach::CrowdedOut), now);
-    attempt.on(Event::CopyEnded(Ended::Cancelled), now);
+    attempt.on(Event::CopyEnded(CopyEnd::Cancelled), now);
     assert!(matches!(attempt.conclude(), Conclusion::Report));
     assert_eq!(outcomes(&lease, &mut attempt), [("scw".into(), "rests"), ("wasabi".into(), "recorded")]);
 }
@@ -158,7 +159,7 @@ fn a_stopped_copy_keeps_its_proofs_and_diagnoses_no_failure() {
     let now = Instant::now();
     let (lease, mut attempt) = attempt(now);
     attempt.on(Event::Step(failed("wasabi")), now);
-    attempt.on(Event::CopyEnded(Ended::Cancelled), now);
+    attempt.on(Event::CopyEnded(CopyEnd::Cancelled), now);
     assert!(attempt.is_decided(), "no diagnosis is waited for");
     assert_eq!(attempt.deadline(), None);
     // The last target's step comes together with the end.
@@ -175,7 +176,7 @@ fn an_attempt_is_decided_when_its_last_failure_is_diagnosed() {
     let (lease, mut attempt) = attempt(now);
     let mut actions = attempt.on(Event::Step(failed("scw")), now);
     let Some(Action::Diagnose(step)) = actions.pop() else { panic!() };
-    attempt.on(Event::CopyEnded(Ended::Done), now);
+    attempt.on(Event::CopyEnded(CopyEnd::Done), now);
     assert!(!attempt.is_copying() && !attempt.is_decided());
     // Neither the worker slot nor what is proven waits for that.
     assert_eq!(attempt.deadline(), Some(now + TOGETHER));
@@ -193,7 +194,7 @@ fn another_content_at_the_primary_is_no_report() {
     let (_, mut attempt) = attempt(now);
     let content = Content { size_bytes: 2, hash: ContentHash(1) };
     let said = SourceReading { replica: name("b2"), modified_us: None, tag: None };
-    diagnosed(&mut attempt, Step::Changed { from: name("b2"), content, said }, now);
-    attempt.on(Event::CopyEnded(Ended::Done), now);
+    diagnosed(&mut attempt, CopyStep::Changed { from: name("b2"), content, said }, now);
+    attempt.on(Event::CopyEnded(CopyEnd::Done), now);
     assert!(matches!(attempt.conclude(), Conclusion::Changed { from, .. } if from.as_str() == "b2"));
 }

@@ -1,4 +1,4 @@
-//! The last request of an upload, which makes the object appear.
+//! The request that completes an upload and makes the object appear.
 
 use std::sync::Arc;
 
@@ -7,38 +7,39 @@ use tokio::sync::mpsc;
 
 use super::{
     super::{
-        Entry, Journal, Step, Target, failure::of_target, lacks, plan::Way, source::Opened, spelling, verify, write,
+        CopyStep, Journal, Target, UploadEntry, failure::of_target, key_collision, not_carried, plan::PartMode,
+        source::OpenedSource, verify, write,
     },
-    upload::{Leaves, Upload},
+    upload::{Upload, UploadRemains},
 };
 use crate::store::{ETag, Head, Md5, Metadata, Reason, SentBy, Store, StoreError, UploadId};
 
 /// What is needed to complete an upload.
-pub(super) struct Complete {
+pub(super) struct UploadCompletion {
     target: Target,
     store: Arc<Store>,
-    /// It was begun in this attempt.
+    /// The upload was begun in this attempt.
     is_new: bool,
     journal: Arc<dyn Journal>,
     key: ObjectKey,
     id: UploadId,
-    entry: Entry,
+    entry: UploadEntry,
     content: Content,
     etags: Vec<ETag>,
     md5s: Vec<Md5>,
     sent_hashes: bool,
     metadata: Metadata,
-    steps: mpsc::UnboundedSender<Step>,
+    steps: mpsc::UnboundedSender<CopyStep>,
 }
 
-impl Complete {
+impl UploadCompletion {
     pub(super) fn new(
         upload: &Upload<'_>,
         journal: &Arc<dyn Journal>,
-        opened: &Opened,
+        opened: &OpenedSource,
         content: Content,
-        way: Way,
-        steps: &mpsc::UnboundedSender<Step>,
+        way: PartMode,
+        steps: &mpsc::UnboundedSender<CopyStep>,
     ) -> Self {
         Self {
             target: upload.target.clone(),
@@ -51,34 +52,34 @@ impl Complete {
             content,
             etags: upload.parts.values().map(|part| part.etag.for_complete(&part.md5)).collect(),
             md5s: upload.parts.values().map(|part| part.md5).collect(),
-            sent_hashes: way == Way::Held,
+            sent_hashes: way == PartMode::Buffered,
             metadata: opened.metadata().clone(),
             steps: steps.clone(),
         }
     }
 
-    /// Completes the upload, and says what it leaves.
+    /// Completes the upload and returns what it leaves at the store.
     ///
-    /// The parts are written down before: if nobody hears how it ended, they tell what the object must be.
-    pub(super) async fn run(self) -> (Result<Verified, Failure>, Leaves) {
+    /// The parts are recorded before: if the answer is lost, the record tells what the object must be.
+    pub(super) async fn run(self) -> (Result<Verified, Failure>, UploadRemains) {
         self.journal.settle().await;
         let (result, leaves) = self.ask().await;
-        let leaves = if result.is_ok() { Leaves::Nothing } else { leaves };
-        if leaves == Leaves::Nothing {
+        let leaves = if result.is_ok() { UploadRemains::Nothing } else { leaves };
+        if leaves == UploadRemains::Nothing {
             self.journal.over(self.entry);
         }
         let Ok(proof) = result else { return (result, leaves) };
-        // The upload is over, whatever the store has made of the metadata.
+        // The upload is over, whatever the store did with the metadata.
         let result = self.inspect().await.map(|()| proof);
         if result.is_ok() {
-            lacks::tell(&self.steps, &self.store, &self.key, &self.metadata).await;
+            not_carried::tell(&self.steps, &self.store, &self.key, &self.metadata).await;
         }
         (result, leaves)
     }
 
-    /// What else is seen of the first copies there, as for one that was sent whole.
+    /// Checks metadata and key of the first copies there, as for an object that was sent whole.
     async fn inspect(&self) -> Result<(), Failure> {
-        spelling::is_its_own(&self.target, &self.key).await?;
+        key_collision::is_its_own(&self.target, &self.key).await?;
         // Some stores date an object by the beginning of its upload.
         if self.is_new {
             verify::see_clock(&self.target, &self.key).await?;
@@ -87,26 +88,26 @@ impl Complete {
         verify::keeps_metadata(&self.store, &self.key, &self.metadata, SentBy::MultipartUpload, written).await
     }
 
-    /// An answer may be lost though the object is there, and whoever completes again then finds no upload: so a failure
-    /// is believed only after a look.
-    async fn ask(&self) -> (Result<Verified, Failure>, Leaves) {
+    /// Checks the object after a failure: the answer may be lost although the object exists, and a second completion
+    /// would then find no upload.
+    async fn ask(&self) -> (Result<Verified, Failure>, UploadRemains) {
         let (store, key, content) = (&*self.store, &self.key, &self.content);
         let complete = store.complete_multipart(key, &self.id, &self.etags);
         let error = match write(&self.steps, store.name(), *content, self.metadata.hash(), true, complete).await {
             Ok(etag) => {
                 return (
                     verify::prove(store, key, content, &self.md5s, etag.as_ref(), self.sent_hashes).await,
-                    Leaves::Nothing,
+                    UploadRemains::Nothing,
                 );
             }
             Err(error) => error,
         };
         let leaves = match error.reason() {
-            Reason::NoSuchUpload => Leaves::Nothing,
-            reason if reason.class().may_be_of_the_store() && reason != Reason::InvalidPart => Leaves::Parts,
-            _ => Leaves::Waste,
+            Reason::NoSuchUpload => UploadRemains::Nothing,
+            reason if reason.class().may_be_of_the_store() && reason != Reason::InvalidPart => UploadRemains::Parts,
+            _ => UploadRemains::Unusable,
         };
-        // The same bytes may have stood there before, with the metadata of an earlier state.
+        // The same bytes may have been there before, with older metadata.
         let is_ours = |there: &Head| {
             there.size_bytes == content.size_bytes
                 && (store.profile().accepts_altered_metadata || there.metadata.hash() == self.metadata.hash())
@@ -114,8 +115,8 @@ impl Complete {
         let there = store.head(key).await.ok().filter(is_ours);
         let result = match there.and_then(|there| there.etag) {
             Some(etag) if etag.is_of_parts(&self.md5s) => Ok(Verified::Compared),
-            // An ETag that follows no formula: the bytes tell. Only where the upload is
-            // certainly over, since an older object may stand there.
+            // The ETag follows no known formula, so the bytes decide. Only if the upload is certainly over, because an
+            // older object may be there.
             Some(_) if self.is_over(&error).await => {
                 verify::read_back(store, key, content).await.map_err(|_| of_target(store, error))
             }
@@ -124,9 +125,9 @@ impl Complete {
         (result, leaves)
     }
 
-    /// Whether the store knows the upload no more, after it has answered so or not at all.
+    /// Returns whether the store no longer knows the upload, after it has answered so or not at all.
     async fn is_over(&self, error: &StoreError) -> bool {
-        let unknown = || async { matches!(self.store.knows_upload(&self.key, &self.id).await, Ok(false)) };
+        let unknown = || async { matches!(self.store.upload_exists(&self.key, &self.id).await, Ok(false)) };
         error.reason() == Reason::NoSuchUpload || error.outcome_unknown() && unknown().await
     }
 }

@@ -1,4 +1,4 @@
-//! How an object in parts ends at each of its targets.
+//! The end of a copy in parts, at each of its targets.
 
 use std::{
     fmt::Write as _,
@@ -8,51 +8,51 @@ use std::{
 
 use copyhold_core::{
     domain::{Content, Failure, Verified},
-    timer::until,
+    timer::sleep_until_some,
 };
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::task::JoinSet;
 
 use super::{
-    super::{Cancelled, LAST_REQUEST_MAY_TAKE, Target, lacks, verify},
-    Work,
-    carry::Event,
-    complete::Complete,
-    upload::{Leaves, State, Upload, throw_away},
+    super::{Cancelled, LAST_REQUEST_MAY_TAKE, Target, not_carried, verify},
+    PartsCopy,
+    complete::UploadCompletion,
+    part_sender::PartEvent,
+    upload::{State, Upload, UploadRemains, abort_upload},
 };
 use crate::store::Md5;
 
-/// How it ended at one target.
-enum Finished {
+/// The result at one target.
+enum TargetResult {
     Upload {
         index: usize,
         result: Result<Verified, Failure>,
-        leaves: Leaves,
+        leaves: UploadRemains,
     },
-    /// The target has been told.
+    /// The target's result was sent.
     Taken {
         is_there: bool,
     },
 }
 
-impl<'c, 't: 'c> Work<'c, 't> {
-    /// Completes and proves each upload as soon as all its parts are there, and compares what was there before. Without
-    /// a content only what is under way is waited for.
+impl<'c, 't: 'c> PartsCopy<'c, 't> {
+    /// Completes and proves each upload as soon as it has all its parts, and compares objects that were there before.
+    /// Without a content, only waits for the parts under way.
     pub(super) async fn finish(&mut self, read: Option<(Content, Option<Md5>)>) -> Result<(), Cancelled> {
         let (copy, content) = (self.copy, read.map(|(content, _)| content));
         let mut finishing = FuturesUnordered::new();
         for (target, there) in std::mem::take(&mut self.taken) {
             let Some((content, md5)) = read else { continue };
             let opened = Arc::clone(&self.carrier.opened);
-            let compared: BoxFuture<'c, Finished> = Box::pin(async move {
+            let compared: BoxFuture<'c, TargetResult> = Box::pin(async move {
                 let metadata = opened.metadata();
                 let result = verify::adopt(target, &copy.job.key, &there, &content, md5.as_ref(), metadata).await;
                 let is_there = result.is_ok();
                 if is_there {
-                    lacks::tell(copy.steps, &target.store, &copy.job.key, metadata).await;
+                    not_carried::tell(copy.steps, &target.store, &copy.job.key, metadata).await;
                 }
                 copy.ended(target, result);
-                Finished::Taken { is_there }
+                TargetResult::Taken { is_there }
             });
             finishing.push(compared);
         }
@@ -71,7 +71,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
                     }
                 }
                 Some(event) = self.events.recv() => drop(self.note(event)),
-                () = until(patient_until) => {
+                () = sleep_until_some(patient_until) => {
                     patient_until = None;
                     self.let_go();
                 }
@@ -79,8 +79,8 @@ impl<'c, 't: 'c> Work<'c, 't> {
         }
     }
 
-    /// Has what is all there completed, and answers for what nothing more will come for.
-    fn complete(&mut self, content: Option<Content>, finishing: &FuturesUnordered<BoxFuture<'c, Finished>>) {
+    /// Completes uploads that have all their parts, and ends those that get no more.
+    fn complete(&mut self, content: Option<Content>, finishing: &FuturesUnordered<BoxFuture<'c, TargetResult>>) {
         let copy = self.copy;
         for index in 0..self.uploads.len() {
             let upload = &mut self.uploads[index];
@@ -88,17 +88,17 @@ impl<'c, 't: 'c> Work<'c, 't> {
             match (&upload.state, content) {
                 (State::Sending | State::Leaving(_), Some(content)) if is_all_there => {
                     upload.state = State::Completing;
-                    let complete = Complete::new(
+                    let complete = UploadCompletion::new(
                         upload,
                         &copy.job.journal,
                         &self.carrier.opened,
                         content,
-                        self.parts.way(),
+                        self.parts.mode(),
                         copy.steps,
                     );
                     finishing.push(Box::pin(async move {
                         let (result, leaves) = complete.run().await;
-                        Finished::Upload { index, result, leaves }
+                        TargetResult::Upload { index, result, leaves }
                     }));
                 }
                 (State::Sending | State::Leaving(_), _) if upload.under_way == 0 => self.leave_behind(index),
@@ -107,22 +107,22 @@ impl<'c, 't: 'c> Work<'c, 't> {
         }
     }
 
-    /// Whether a target has the object now.
-    fn finished(&mut self, finished: Finished) -> bool {
+    /// Returns whether a target has the object now.
+    fn finished(&mut self, finished: TargetResult) -> bool {
         match finished {
-            Finished::Upload { index, result, leaves } => {
+            TargetResult::Upload { index, result, leaves } => {
                 let is_there = result.is_ok();
                 self.answer(index, result, leaves);
                 is_there
             }
-            Finished::Taken { is_there } => is_there,
+            TargetResult::Taken { is_there } => is_there,
         }
     }
 
-    /// What makes an object appear is left a moment to end.
+    /// Gives a request that makes an object appear a moment to end.
     async fn last_requests(
         &mut self,
-        mut finishing: FuturesUnordered<BoxFuture<'c, Finished>>,
+        mut finishing: FuturesUnordered<BoxFuture<'c, TargetResult>>,
     ) -> Result<(), Cancelled> {
         let all = async {
             while let Some(finished) = finishing.next().await {
@@ -133,7 +133,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
         if in_time && self.uploads.iter().all(Upload::is_answered) { Ok(()) } else { Err(Cancelled) }
     }
 
-    /// The others have waited long enough.
+    /// Ends the wait for targets that lag behind.
     fn let_go(&mut self) {
         for index in 0..self.uploads.len() {
             if matches!(self.uploads[index].state, State::Sending | State::Leaving(_)) {
@@ -142,7 +142,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
         }
     }
 
-    /// Answers for one that did not get everything.
+    /// Ends the upload of a target that did not get every part.
     fn leave_behind(&mut self, index: usize) {
         let upload = &mut self.uploads[index];
         let why = match &mut upload.state {
@@ -155,10 +155,10 @@ impl<'c, 't: 'c> Work<'c, 't> {
             // Cannot fail: a String takes all that is written to it.
             let _ = write!(why.message, "; {there} of its {all} parts are there, and it goes on from them");
         }
-        self.answer(index, Err(why), Leaves::Parts);
+        self.answer(index, Err(why), UploadRemains::Parts);
     }
 
-    /// Nothing more is read. What was read already is still sent.
+    /// Stops reading. What was read already is still sent.
     pub(super) fn give_up(&mut self, why: &Failure) {
         if !why.class.may_be_of_the_store() {
             return self.fail_all(why);
@@ -169,31 +169,30 @@ impl<'c, 't: 'c> Work<'c, 't> {
         }
     }
 
-    /// What was sent is of no use.
+    /// Fails all targets; their uploads are useless.
     pub(super) fn fail_all(&mut self, why: &Failure) {
         for target in self.take_back() {
             self.copy.ended(target, Err(why.clone()));
         }
     }
 
-    /// The targets that still wait for their answer; what was sent is of no use.
+    /// Returns the targets that have no result yet; their uploads are useless.
     pub(super) fn take_back(&mut self) -> Vec<&'t Target> {
         let mut left: Vec<_> = std::mem::take(&mut self.taken).into_iter().map(|(target, _)| target).collect();
         for upload in self.uploads.iter_mut().filter(|upload| !upload.is_answered()) {
-            upload.state = State::Answered(Leaves::Waste);
+            upload.state = State::Answered(UploadRemains::Unusable);
             upload.cut.cancel();
             left.push(upload.target);
         }
         left
     }
 
-    /// When it returns, no request is under way any more, and what is left at the stores can be gone on with, or is
-    /// known to be of no use.
+    /// Waits for the last request. What is left at the stores afterwards can be resumed, or is known to be useless.
     pub(super) async fn end(mut self) {
         self.carrying.shutdown().await;
         while let Ok(event) = self.events.try_recv() {
-            // Parts that the stores have taken meanwhile are in the journal.
-            if let Event::Sent { upload, number, result: Ok(part) } = event {
+            // Parts that the stores have accepted meanwhile are in the journal.
+            if let PartEvent::Sent { upload, number, result: Ok(part) } = event {
                 self.uploads[upload].gained += 1;
                 self.uploads[upload].parts.insert(number, part);
             }
@@ -203,8 +202,8 @@ impl<'c, 't: 'c> Work<'c, 't> {
         }
         let (journal, key) = (&self.copy.job.journal, &self.copy.job.key);
         let mut aborts = JoinSet::new();
-        for upload in self.uploads.iter().filter(|upload| upload.leaves() == Leaves::Waste) {
-            aborts.spawn(throw_away(Arc::clone(journal), key.clone(), upload));
+        for upload in self.uploads.iter().filter(|upload| upload.leaves() == UploadRemains::Unusable) {
+            aborts.spawn(abort_upload(Arc::clone(journal), key.clone(), upload));
         }
         while aborts.join_next().await.is_some() {}
     }

@@ -1,65 +1,65 @@
-//! Big objects: one ranged GET per part, its bytes shared by the uploads of all targets.
+//! Large objects: one ranged GET per part, whose bytes the uploads of all targets share.
 //!
-//! As many parts are under way as there is memory for them. A target gets only what it lacks: what an earlier attempt
-//! has sent stays there. One that falls behind gets no more parts, and goes on alone another time.
+//! As many parts are under way as fit into memory. A target gets only the parts it lacks: parts of an earlier attempt
+//! stay there. A target that lags behind gets no more parts, and resumes alone in another attempt.
 
-mod carry;
 mod complete;
 mod finish;
-mod in_order;
+mod ordered_md5;
+mod part_sender;
 mod stream;
 mod upload;
 
 use std::sync::Arc;
 
-use copyhold_core::domain::{Class, Content, ContentHash, Failure, Verified};
+use copyhold_core::domain::{Content, ContentHash, Failure, FailureClass, Verified};
 use futures::future::{BoxFuture, join_all};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    Came, Cancelled, Copy, Step, Target, Unfinished,
-    examine::Unfit,
+    Cancelled, Copy, CopyStep, ResumableUpload, SourceResult, Target,
+    failure::ReadMismatch,
     hash::joined,
-    lacks,
-    lag::{FellBehind, Patience, Race},
+    lag_limit::{LagExceeded, LagGroup, LagLimit},
     memory::Buffer,
-    plan::{Parts, Way},
-    source::{Piece, Reader},
+    not_carried,
+    plan::{PartMode, Parts},
+    source::{Chunk, SourceReader},
 };
 use crate::store::{Head, within_current};
-use carry::{Carrier, Event, Lane, NotSent};
-use in_order::InOrder;
+use ordered_md5::OrderedMd5;
+use part_sender::{PartError, PartEvent, PartSender, PartTarget};
 use stream::WINDOW_BYTES;
-use upload::{Begun, Leaves, State, Upload};
+use upload::{State, Upload, UploadRemains, UploadStart};
 
-/// One object on its way in parts.
-struct Work<'c, 't> {
+/// One object that is being copied in parts.
+struct PartsCopy<'c, 't> {
     copy: &'c Copy<'c>,
     parts: Parts,
-    carrier: Arc<Carrier>,
-    events: mpsc::UnboundedReceiver<Event>,
+    carrier: Arc<PartSender>,
+    events: mpsc::UnboundedReceiver<PartEvent>,
     uploads: Vec<Upload<'t>>,
-    /// Targets that hold an object from before, which is compared at the end.
+    /// Targets that already hold an object, which is compared at the end.
     taken: Vec<(&'t Target, Head)>,
-    /// Of each part that was read, in this attempt or before.
+    /// The content of each part that was read, in this attempt or before.
     contents: Vec<Option<Content>>,
-    /// The next part to be looked at.
+    /// The next part to look at.
     next: u32,
-    whole: Option<InOrder>,
+    whole: Option<OrderedMd5>,
     carrying: JoinSet<()>,
-    patience: Patience,
+    patience: LagLimit,
 }
 
 impl Copy<'_> {
     pub(super) async fn write_parts<'t>(
         &self,
-        reader: &Reader<'_>,
+        reader: &SourceReader<'_>,
         parts: Parts,
-        unfinished: Vec<Unfinished>,
-        first: Option<Piece>,
+        unfinished: Vec<ResumableUpload>,
+        first: Option<Chunk>,
         targets: &[&'t Target],
-    ) -> Result<Came<'t>, Cancelled> {
-        let mut work = Work::new(self, reader, parts);
+    ) -> Result<SourceResult<'t>, Cancelled> {
+        let mut work = PartsCopy::new(self, reader, parts);
         let ended = match work.begin(targets, unfinished).await {
             Ok(()) => work.run(first, !targets.is_empty()).await,
             Err(cancelled) => Err(cancelled),
@@ -69,16 +69,16 @@ impl Copy<'_> {
     }
 }
 
-impl<'c, 't: 'c> Work<'c, 't> {
-    fn new(copy: &'c Copy<'c>, reader: &Reader<'_>, parts: Parts) -> Self {
+impl<'c, 't: 'c> PartsCopy<'c, 't> {
+    fn new(copy: &'c Copy<'c>, reader: &SourceReader<'_>, parts: Parts) -> Self {
         let (tell, events) = mpsc::unbounded_channel();
-        let whole = reader.opened().hashes_whole(parts).then(|| InOrder::new(parts.count()));
-        let carrier = Carrier {
+        let whole = reader.opened().hashes_whole(parts).then(|| OrderedMd5::new(parts.count()));
+        let carrier = PartSender {
             opened: Arc::clone(reader.opened()),
             memory: copy.memory.clone(),
             journal: Arc::clone(&copy.job.journal),
             events: tell,
-            whole: whole.as_ref().map(InOrder::put),
+            whole: whole.as_ref().map(OrderedMd5::put),
         };
         Self {
             copy,
@@ -91,33 +91,33 @@ impl<'c, 't: 'c> Work<'c, 't> {
             next: 1,
             whole,
             carrying: JoinSet::new(),
-            patience: Patience::new(copy.job.lag),
+            patience: LagLimit::new(copy.job.lag),
         }
     }
 
-    /// Begins at every target, all at the same time.
-    async fn begin(&mut self, targets: &[&'t Target], unfinished: Vec<Unfinished>) -> Result<(), Cancelled> {
+    /// Begins the uploads at all targets at the same time.
+    async fn begin(&mut self, targets: &[&'t Target], unfinished: Vec<ResumableUpload>) -> Result<(), Cancelled> {
         let (copy, opened, parts) = (self.copy, &*self.carrier.opened, self.parts);
         let older = copy.or_stop(copy.job.journal.older()).await?;
-        let (race, patience) = (Race::new(), self.patience);
+        let (race, patience) = (LagGroup::new(), self.patience);
         let begun = join_all(targets.iter().map(|target| {
             let theirs = unfinished.iter().find(|one| one.replica == *target.store.name()).cloned();
             let (race, older) = (&race, &older);
             async move {
-                // Of one that is let go we never hear its upload's name: that is found by the journal's intent.
+                // The upload id of a dropped target never arrives; the journal's intent finds that upload.
                 match race.run(copy.job.lag, Box::pin(copy.begin(target, opened, parts, theirs, older))).await {
                     Ok((begun, _)) => (*target, begun),
-                    Err(FellBehind) => (*target, Err(Some(patience.is_over(&target.store)))),
+                    Err(LagExceeded) => (*target, Err(Some(patience.is_over(&target.store)))),
                 }
             }
         }));
         for (target, begun) in begun.await {
             match begun {
-                Ok(Begun::Upload(upload)) => self.enter(upload),
-                Ok(Begun::Taken(there)) => self.taken.push((target, there)),
-                Ok(Begun::There(proof)) => {
+                Ok(UploadStart::Upload(upload)) => self.enter(upload),
+                Ok(UploadStart::Taken(there)) => self.taken.push((target, there)),
+                Ok(UploadStart::There(proof)) => {
                     let metadata = self.carrier.opened.metadata();
-                    lacks::tell(copy.steps, &target.store, &copy.job.key, metadata).await;
+                    not_carried::tell(copy.steps, &target.store, &copy.job.key, metadata).await;
                     copy.ended(target, Ok(proof));
                 }
                 Err(Some(why)) => copy.ended(target, Err(why)),
@@ -127,9 +127,9 @@ impl<'c, 't: 'c> Work<'c, 't> {
         if copy.stop.is_cancelled() { Err(Cancelled) } else { Ok(()) }
     }
 
-    /// What is known of the parts that are there need not be read again.
+    /// Takes the contents of recorded parts, which need not be read again.
     fn enter(&mut self, upload: Upload<'t>) {
-        // Where the whole is hashed all of them are.
+        // If the whole is hashed, every part is read.
         for part in upload.parts.values().filter(|_| self.whole.is_none()) {
             let range = self.parts.range(part.number);
             let content = Content { size_bytes: range.end - range.start, hash: ContentHash(part.crc) };
@@ -138,18 +138,18 @@ impl<'c, 't: 'c> Work<'c, 't> {
         self.uploads.push(upload);
     }
 
-    async fn run(&mut self, first: Option<Piece>, has_targets: bool) -> Result<Came<'t>, Cancelled> {
+    async fn run(&mut self, first: Option<Chunk>, has_targets: bool) -> Result<SourceResult<'t>, Cancelled> {
         match self.read(first, has_targets).await? {
             Ok(true) => {}
             Ok(false) => {
                 self.finish(None).await?;
-                return Ok(Came::Through);
+                return Ok(SourceResult::Done);
             }
             Err(why) => {
                 self.copy.source_failed(self.carrier.opened.store(), &why);
                 self.give_up(&half_way(why));
                 self.finish(None).await?;
-                return Ok(Came::Through);
+                return Ok(SourceResult::Done);
             }
         }
         let content = joined(self.contents.iter().flatten().copied());
@@ -160,20 +160,20 @@ impl<'c, 't: 'c> Work<'c, 't> {
         let (copy, opened) = (self.copy, Arc::clone(&self.carrier.opened));
         match self.attend(copy.examine(&opened, &content, md5.as_ref())).await? {
             Ok(()) => {}
-            Err(Unfit::Failed(why) | Unfit::Changed(why)) => {
+            Err(ReadMismatch::Failed(why) | ReadMismatch::Changed(why)) => {
                 self.fail_all(&why);
-                return Ok(Came::Through);
+                return Ok(SourceResult::Done);
             }
-            Err(Unfit::Stale(why)) => return Ok(Came::ToNothing { why, left: self.take_back() }),
+            Err(ReadMismatch::Stale(why)) => return Ok(SourceResult::Stale { why, left: self.take_back() }),
         }
         copy.describe(&opened);
         copy.has_read(&opened, content);
         self.finish(Some((content, md5))).await?;
-        Ok(Came::Through)
+        Ok(SourceResult::Done)
     }
 
-    /// Reads every part that somebody lacks, and has it sent. `false`: nobody waits for the rest.
-    async fn read(&mut self, first: Option<Piece>, has_targets: bool) -> Result<Result<bool, Failure>, Cancelled> {
+    /// Reads every part that a target lacks, and has it sent. `false`: no target waits for the rest.
+    async fn read(&mut self, first: Option<Chunk>, has_targets: bool) -> Result<Result<bool, Failure>, Cancelled> {
         if let Some(piece) = first {
             let (carrier, lanes) = (Arc::clone(&self.carrier), self.lanes(1));
             self.carrying.spawn(within_current(async move { carrier.send(1, piece, lanes).await }));
@@ -213,7 +213,7 @@ impl<'c, 't: 'c> Work<'c, 't> {
         }
     }
 
-    /// The next part that is to be read.
+    /// Returns the next part to read.
     fn next_to_read(&mut self) -> Option<u32> {
         let wanted = |number: &u32| {
             self.contents[*number as usize - 1].is_none() || self.uploads.iter().any(|upload| upload.wants(*number))
@@ -223,15 +223,15 @@ impl<'c, 't: 'c> Work<'c, 't> {
         next
     }
 
-    /// The memory for it. One that asks has to wait for others' memory alone, never for its own: each part goes its way
-    /// by itself.
+    /// Takes the memory for a part. Each part is sent on its own, so the caller waits for other copies' memory, never
+    /// for its own.
     fn take(&self, number: u32) -> BoxFuture<'static, Buffer> {
         let (memory, range) = (self.copy.memory.clone(), self.parts.range(number));
         let sending = || self.uploads.iter().filter(|upload| upload.state == State::Sending);
         let slow = sending().next().is_some() && sending().all(|upload| upload.target.slow);
-        let bytes = match self.parts.way() {
-            Way::Held => range.end - range.start,
-            Way::Streamed => WINDOW_BYTES.min(memory.total_bytes()),
+        let bytes = match self.parts.mode() {
+            PartMode::Buffered => range.end - range.start,
+            PartMode::Streamed => WINDOW_BYTES.min(memory.total_bytes()),
         };
         Box::pin(async move { if slow { memory.take_for_slow(bytes).await } else { memory.take(bytes).await } })
     }
@@ -239,19 +239,21 @@ impl<'c, 't: 'c> Work<'c, 't> {
     fn carry(&mut self, number: u32, buffer: Buffer) {
         let (carrier, lanes) = (Arc::clone(&self.carrier), self.lanes(number));
         let range = self.parts.range(number);
-        match self.parts.way() {
-            Way::Held => self.carrying.spawn(within_current(carrier.read_and_send(number, range, buffer, lanes))),
-            Way::Streamed => self.carrying.spawn(within_current(carrier.stream(number, range, buffer, lanes))),
+        match self.parts.mode() {
+            PartMode::Buffered => {
+                self.carrying.spawn(within_current(carrier.read_and_send(number, range, buffer, lanes)))
+            }
+            PartMode::Streamed => self.carrying.spawn(within_current(carrier.stream(number, range, buffer, lanes))),
         };
     }
 
-    /// Where the part is to go.
-    fn lanes(&mut self, number: u32) -> Vec<Lane> {
+    /// Returns the targets that the part is sent to.
+    fn lanes(&mut self, number: u32) -> Vec<PartTarget> {
         let lacking = self.uploads.iter_mut().enumerate().filter(|(_, upload)| upload.wants(number));
         lacking
             .map(|(index, upload)| {
                 upload.under_way += 1;
-                Lane {
+                PartTarget {
                     index,
                     store: Arc::clone(&upload.target.store),
                     id: upload.id.clone(),
@@ -262,11 +264,11 @@ impl<'c, 't: 'c> Work<'c, 't> {
             .collect()
     }
 
-    fn note(&mut self, event: Event) -> Result<(), Failure> {
+    fn note(&mut self, event: PartEvent) -> Result<(), Failure> {
         match event {
-            Event::Read { number, content } => self.was_read(number, content),
-            Event::SourceFailed(why) => return Err(why),
-            Event::Sent { upload: index, number, result } => {
+            PartEvent::Read { number, content } => self.was_read(number, content),
+            PartEvent::SourceFailed(why) => return Err(why),
+            PartEvent::Sent { upload: index, number, result } => {
                 let upload = &mut self.uploads[index];
                 upload.under_way -= 1;
                 match result {
@@ -274,21 +276,21 @@ impl<'c, 't: 'c> Work<'c, 't> {
                         upload.gained += 1;
                         upload.parts.insert(number, part);
                     }
-                    Err(NotSent::FellBehind) => upload.leave(None),
-                    Err(NotSent::Cut) => {}
-                    Err(NotSent::Failed { why, forgotten: true }) => {
+                    Err(PartError::FellBehind) => upload.leave(None),
+                    Err(PartError::Cut) => {}
+                    Err(PartError::Failed { why, forgotten: true }) => {
                         self.copy.job.journal.over(upload.entry);
-                        self.answer(index, Err(why), Leaves::Nothing);
+                        self.answer(index, Err(why), UploadRemains::Nothing);
                     }
-                    Err(NotSent::Failed { why, .. }) if why.class.may_be_of_the_store() => upload.leave(Some(why)),
-                    Err(NotSent::Failed { why, .. }) => self.answer(index, Err(why), Leaves::Waste),
+                    Err(PartError::Failed { why, .. }) if why.class.may_be_of_the_store() => upload.leave(Some(why)),
+                    Err(PartError::Failed { why, .. }) => self.answer(index, Err(why), UploadRemains::Unusable),
                 }
             }
         }
         Ok(())
     }
 
-    /// An upload that was begun with another content of this part is of no use.
+    /// Ends an upload that has another content of this part: it is useless.
     fn was_read(&mut self, number: u32, content: Content) {
         self.contents[number as usize - 1] = Some(content);
         for index in 0..self.uploads.len() {
@@ -296,14 +298,15 @@ impl<'c, 't: 'c> Work<'c, 't> {
             if known.is_some_and(|part| part.crc != content.hash.0) {
                 let store = &self.uploads[index].target.store;
                 let what = format!("part {number} of an earlier attempt had another content than the source has now");
-                let why = Failure::new(Class::Transient, format!("target {}: {what}; it begins anew", store.name()));
-                self.answer(index, Err(why), Leaves::Waste);
+                let why =
+                    Failure::new(FailureClass::Transient, format!("target {}: {what}; it begins anew", store.name()));
+                self.answer(index, Err(why), UploadRemains::Unusable);
             }
         }
     }
 
-    /// Tells a target's end, once.
-    fn answer(&mut self, index: usize, result: Result<Verified, Failure>, leaves: Leaves) {
+    /// Sends a target's result, once.
+    fn answer(&mut self, index: usize, result: Result<Verified, Failure>, leaves: UploadRemains) {
         let upload = &mut self.uploads[index];
         if upload.is_answered() {
             return;
@@ -316,12 +319,12 @@ impl<'c, 't: 'c> Work<'c, 't> {
     }
 
     fn tell_kept(&self, upload: &Upload<'t>) {
-        if upload.leaves() == Leaves::Parts && upload.gained > 0 {
-            self.copy.tell(Step::Kept { replica: upload.target.store.name().clone(), parts: upload.gained });
+        if upload.leaves() == UploadRemains::Parts && upload.gained > 0 {
+            self.copy.tell(CopyStep::Kept { replica: upload.target.store.name().clone(), parts: upload.gained });
         }
     }
 
-    /// Waits for `work` while parts go on their way.
+    /// Waits for `work` while parts are being sent.
     async fn attend<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Cancelled> {
         let mut work = std::pin::pin!(work);
         loop {
@@ -329,16 +332,16 @@ impl<'c, 't: 'c> Work<'c, 't> {
                 biased;
                 () = self.copy.stop.cancelled() => return Err(Cancelled),
                 done = &mut work => return Ok(done),
-                // All parts were read: no source fails any more.
+                // All parts were read: no source can fail any more.
                 Some(event) = self.events.recv() => drop(self.note(event)),
             }
         }
     }
 }
 
-/// What a source's failure in the middle of an object means for the targets: that it is
-/// gone by now is no word about the other sources, which the next attempt asks.
+/// Converts a source's failure in the middle of an object: that this source lost it says nothing about the other
+/// sources, which the next attempt asks.
 fn half_way(why: Failure) -> Failure {
-    let (class, scope) = (Class::Transient, Class::Transient.scope());
-    if why.class == Class::Gone { Failure { class, scope, ..why } } else { why }
+    let (class, scope) = (FailureClass::Transient, FailureClass::Transient.scope());
+    if why.class == FailureClass::Gone { Failure { class, scope, ..why } } else { why }
 }

@@ -1,4 +1,4 @@
-//! One part that is too large to be held: sent to every upload that lacks it while it is read.
+//! Sends a part that is too large for memory to every upload that lacks it, while it is read.
 
 use std::{
     ops::Range,
@@ -9,8 +9,8 @@ use std::{
 use backon::BackoffBuilder;
 use bytes::{Bytes, BytesMut};
 use copyhold_core::{
-    domain::{Class, Content, Failure},
-    timer::until,
+    domain::{Content, Failure, FailureClass},
+    timer::sleep_until_some,
 };
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
@@ -18,39 +18,45 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         failure::{at_source, of_source},
-        hash::Both,
+        hash::Crc64AndMd5,
         memory::Buffer,
-        repeat::{is_passing, pauses},
+        retry::{is_transient, pauses},
     },
-    carry::{Carrier, Event, Lane, NotSent},
+    part_sender::{PartError, PartEvent, PartSender, PartTarget},
 };
-use crate::store::{ETag, Feed, Feeder, Get, Md5};
+use crate::store::{BodySender, ETag, GetResponse, Md5, StreamingBody};
 
-/// Small against any part, large against the cost of handing it on.
+/// Small compared to any part, large compared to the cost of passing it on.
 const PIECE_BYTES: usize = 1 << 20;
-/// What a part takes of the memory: the piece being read, and those that the slowest of its targets has not taken.
+/// The memory that a part needs: the piece being read, and those that its slowest target has not accepted yet.
 pub(super) const WINDOW_BYTES: u64 = 8 << 20;
-/// A target that has made the others wait for longer than this and half of the time is left behind.
+/// A target that delays the others by more than this, and by half of the time, is dropped.
 const MAY_DELAY: Duration = Duration::from_secs(5);
 
-/// What was read, and how it went at each lane, by its place among them.
-struct Streamed {
+/// What was read, and the result at each target, by its index among them.
+struct StreamResult {
     read: Result<(Content, Md5), Failure>,
-    sent: Vec<Result<ETag, NotSent>>,
+    sent: Vec<Result<ETag, PartError>>,
 }
 
-impl Carrier {
-    /// Sends a part as it is read, with its window in hand. What fails in passing is repeated for those that still
-    /// lack it.
-    pub(super) async fn stream(self: Arc<Self>, number: u32, range: Range<u64>, _window: Buffer, mut lanes: Vec<Lane>) {
+impl PartSender {
+    /// Sends a part while it is read, within its window of memory. Transient failures are retried for the targets that
+    /// still lack it.
+    pub(super) async fn stream(
+        self: Arc<Self>,
+        number: u32,
+        range: Range<u64>,
+        _window: Buffer,
+        mut lanes: Vec<PartTarget>,
+    ) {
         let mut pauses = pauses().build();
         let mut first = None;
         loop {
             let pause = pauses.next();
-            let Streamed { read, sent } = self.stream_once(number, range.clone(), &lanes).await;
+            let StreamResult { read, sent } = self.stream_once(number, range.clone(), &lanes).await;
             let (content, md5) = match (read, pause) {
                 (Ok(read), _) => read,
-                (Err(why), Some(pause)) if is_passing(why.class) => {
+                (Err(why), Some(pause)) if is_transient(why.class) => {
                     tokio::time::sleep(pause).await;
                     continue;
                 }
@@ -58,8 +64,8 @@ impl Carrier {
                 (Err(why), _) => return self.failed(number, &why, &lanes),
             };
             match first {
-                None => self.tell(Event::Read { number, content }),
-                // What was sent of it is not what the others have got.
+                None => self.tell(PartEvent::Read { number, content }),
+                // The targets that lack the part would get other bytes than those that have it.
                 Some(first) if first != content => return self.failed(number, &self.other_bytes(number), &lanes),
                 Some(_) => {}
             }
@@ -67,19 +73,19 @@ impl Carrier {
             let mut again = Vec::new();
             for (lane, result) in lanes.into_iter().zip(sent) {
                 let result = match result {
-                    // It has the look of a hash and is another one: damaged on the way, or encrypted. If it stays so
-                    // the copy is read back at the end.
+                    // The ETag has the form of an MD5 and is another one: damage on the way, or encryption. If it stays
+                    // so, the copy is read back at the end.
                     Ok(etag) if pause.is_some() && etag.looks_like_md5() && !etag.is_md5(&md5) => {
                         again.push(lane);
                         continue;
                     }
-                    Err(NotSent::Failed { why, forgotten: false }) if pause.is_some() && is_passing(why.class) => {
+                    Err(PartError::Failed { why, forgotten: false }) if pause.is_some() && is_transient(why.class) => {
                         again.push(lane);
                         continue;
                     }
                     result => result.map(|etag| self.taken(&lane, number, etag, md5, &content)),
                 };
-                self.tell(Event::Sent { upload: lane.index, number, result });
+                self.tell(PartEvent::Sent { upload: lane.index, number, result });
             }
             lanes = again;
             match pause {
@@ -89,15 +95,15 @@ impl Carrier {
         }
     }
 
-    async fn stream_once(&self, number: u32, range: Range<u64>, lanes: &[Lane]) -> Streamed {
+    async fn stream_once(&self, number: u32, range: Range<u64>, lanes: &[PartTarget]) -> StreamResult {
         let bytes = range.end - range.start;
         let get = match self.opened.get(range).await {
             Ok(get) => get,
-            Err(why) => return Streamed { read: Err(why), sent: Vec::new() },
+            Err(why) => return StreamResult { read: Err(why), sent: Vec::new() },
         };
-        // A request that gets no more bytes may wait for a store that hangs, and is not to.
+        // A request that gets no more bytes must not wait for a store that hangs.
         let starved: Vec<_> = lanes.iter().map(|lane| lane.cut.child_token()).collect();
-        let (feeders, feeds): (Vec<_>, Vec<_>) = lanes.iter().map(|_| Feed::new(bytes)).unzip();
+        let (feeders, feeds): (Vec<_>, Vec<_>) = lanes.iter().map(|_| StreamingBody::new(bytes)).unzip();
         let sending = lanes.iter().zip(feeds).zip(&starved);
         let sending = sending.map(|((lane, feed), starved)| self.feed_one(number, lane, feed, starved));
         let reading = async {
@@ -111,34 +117,35 @@ impl Carrier {
         late.extend(last);
         for lane in late {
             if sent[lane].is_err() {
-                sent[lane] = Err(NotSent::FellBehind);
+                sent[lane] = Err(PartError::FellBehind);
             }
         }
-        Streamed { read, sent }
+        StreamResult { read, sent }
     }
 
     async fn feed_one(
         &self,
         number: u32,
-        lane: &Lane,
-        feed: Feed,
+        lane: &PartTarget,
+        feed: StreamingBody,
         starved: &CancellationToken,
-    ) -> Result<ETag, NotSent> {
-        let sent = lane.store.upload_part_fed(self.opened.key(), &lane.id, number, feed);
-        let sent = starved.run_until_cancelled(sent).await.ok_or(NotSent::Cut)?;
-        sent.map_err(|error| NotSent::at(&lane.store, error))
+    ) -> Result<ETag, PartError> {
+        let sent = lane.store.upload_part_streaming(self.opened.key(), &lane.id, number, feed);
+        let sent = starved.run_until_cancelled(sent).await.ok_or(PartError::Cut)?;
+        sent.map_err(|error| PartError::at(&lane.store, error))
     }
 
-    /// Reads to the end, and hands each piece to all who still take some. Returns those who were too late with it, too.
+    /// Reads to the end, and passes each piece to the targets that still receive. Also returns the targets that were
+    /// too late.
     async fn read_on(
         &self,
-        mut get: Get,
+        mut get: GetResponse,
         bytes: u64,
-        feeders: Vec<Feeder>,
+        feeders: Vec<BodySender>,
         starved: &[CancellationToken],
     ) -> (Result<(Content, Md5), Failure>, Vec<usize>) {
-        let mut taking = Taking::new(feeders, starved);
-        let (mut hash, mut piece) = (Both::new(), BytesMut::with_capacity(PIECE_BYTES));
+        let mut taking = ActiveTargets::new(feeders, starved);
+        let (mut hash, mut piece) = (Crc64AndMd5::new(), BytesMut::with_capacity(PIECE_BYTES));
         let read = loop {
             let mut frame = match get.body.next().await {
                 Ok(Some(frame)) => frame,
@@ -166,33 +173,33 @@ impl Carrier {
         (read, taking.late)
     }
 
-    /// These do not get it. The object is read all the same: it was, before.
-    fn failed(&self, number: u32, why: &Failure, lanes: &[Lane]) {
+    /// Fails the part at these targets. The object was read all the same.
+    fn failed(&self, number: u32, why: &Failure, lanes: &[PartTarget]) {
         for lane in lanes {
-            let result = Err(NotSent::Failed { why: why.clone(), forgotten: false });
-            self.tell(Event::Sent { upload: lane.index, number, result });
+            let result = Err(PartError::Failed { why: why.clone(), forgotten: false });
+            self.tell(PartEvent::Sent { upload: lane.index, number, result });
         }
     }
 
     fn other_bytes(&self, number: u32) -> Failure {
         let store = self.opened.store();
         let what = format!("source {}: part {number} came with other bytes when it was read again", store.name());
-        at_source(store, Failure::new(Class::Corrupt, what))
+        at_source(store, Failure::new(FailureClass::Corrupt, what))
     }
 
     fn other_length(&self, bytes: u64) -> Failure {
         let what = format!("{bytes} bytes came, which is not what was asked for");
-        Failure::new(Class::Transient, format!("source {}: {what}", self.opened.store().name()))
+        Failure::new(FailureClass::Transient, format!("source {}: {what}", self.opened.store().name()))
     }
 }
 
-/// How it went at each, and who was not waited for any longer after the first had all of it.
+/// Returns the result at each target, and the targets that were too late after the first had all of it.
 async fn all_sent(
-    sending: impl Iterator<Item = impl Future<Output = Result<ETag, NotSent>>>,
+    sending: impl Iterator<Item = impl Future<Output = Result<ETag, PartError>>>,
     starved: &[CancellationToken],
-) -> (Vec<Result<ETag, NotSent>>, Vec<usize>) {
+) -> (Vec<Result<ETag, PartError>>, Vec<usize>) {
     let begun = Instant::now();
-    let mut sent: Vec<_> = starved.iter().map(|_| Err(NotSent::Cut)).collect();
+    let mut sent: Vec<_> = starved.iter().map(|_| Err(PartError::Cut)).collect();
     let (mut late, mut deadline) = (Vec::new(), None);
     let mut sending: FuturesUnordered<_> =
         sending.enumerate().map(|(place, sending)| async move { (place, sending.await) }).collect();
@@ -208,7 +215,7 @@ async fn all_sent(
                 waiting.retain(|waiting| *waiting != place);
                 sent[place] = result;
             }
-            () = until(deadline), if !waiting.is_empty() => {
+            () = sleep_until_some(deadline), if !waiting.is_empty() => {
                 for place in waiting.drain(..) {
                     starved[place].cancel();
                     late.push(place);
@@ -218,24 +225,24 @@ async fn all_sent(
     }
 }
 
-/// Those who still take what is read.
-struct Taking<'a> {
-    takers: Vec<Taker>,
+/// The targets that still receive what is read.
+struct ActiveTargets<'a> {
+    takers: Vec<ActiveTarget>,
     starved: &'a [CancellationToken],
     late: Vec<usize>,
     begun: Instant,
 }
 
-struct Taker {
+struct ActiveTarget {
     place: usize,
-    feeder: Feeder,
-    /// How long the others have waited for it.
+    feeder: BodySender,
+    /// How long the other targets have waited for this one.
     delayed: Duration,
 }
 
-impl<'a> Taking<'a> {
-    fn new(feeders: Vec<Feeder>, starved: &'a [CancellationToken]) -> Self {
-        let taker = |(place, feeder)| Taker { place, feeder, delayed: Duration::ZERO };
+impl<'a> ActiveTargets<'a> {
+    fn new(feeders: Vec<BodySender>, starved: &'a [CancellationToken]) -> Self {
+        let taker = |(place, feeder)| ActiveTarget { place, feeder, delayed: Duration::ZERO };
         Self {
             takers: feeders.into_iter().enumerate().map(taker).collect(),
             starved,
@@ -244,18 +251,19 @@ impl<'a> Taking<'a> {
         }
     }
 
-    /// Ends when all have taken it, or the first has waited long enough for those who have not. Who fails is out.
+    /// Ends when all targets have accepted the piece, or the first has waited long enough for the others. A target that
+    /// fails is removed.
     async fn give(&mut self, piece: Bytes) {
         let may_delay = MAY_DELAY + self.begun.elapsed() / 2;
         let mut waiting: Vec<_> = self.takers.iter().map(|taker| (taker.place, taker.delayed)).collect();
-        let give = |taker: Taker| {
+        let give = |taker: ActiveTarget| {
             let piece = piece.clone();
             async move { (taker.feeder.send(piece).await.is_ok(), taker) }
         };
         let mut giving: FuturesUnordered<_> = std::mem::take(&mut self.takers).into_iter().map(give).collect();
         let mut first = None;
         loop {
-            // While nobody has it nobody waits for anybody.
+            // No target has the piece yet, so none of them waits.
             let deadline = first.and_then(|first: Instant| {
                 let least = waiting.iter().map(|(_, delayed)| *delayed).min()?;
                 Some(first + may_delay.saturating_sub(least))
@@ -270,7 +278,7 @@ impl<'a> Taking<'a> {
                         self.takers.push(taker);
                     }
                 }
-                () = until(deadline) => {
+                () = sleep_until_some(deadline) => {
                     for (place, _) in waiting {
                         self.starved[place].cancel();
                         self.late.push(place);

@@ -1,45 +1,44 @@
-//! One object's upload at one target: begun or gone on with, completed, kept or thrown away.
+//! The upload of one object to one target: begun or resumed, completed, kept or aborted.
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
-use copyhold_core::domain::{Class, Failure, ObjectKey, Verified};
+use copyhold_core::domain::{Failure, FailureClass, ObjectKey, Verified};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::super::{
-    Cancelled, Copy, Entry, Journal, Older, OnExisting, Part, Shape, Target, Unfinished, failure::of_target,
-    plan::Parts, refused, source::Opened, verify,
+    Cancelled, Copy, Journal, OlderUpload, OnExisting, ResumableUpload, Target, UploadEntry, UploadShape, UploadedPart,
+    failure::of_target, plan::Parts, refused, source::OpenedSource, verify,
 };
 use crate::store::{Head, UploadId};
 
-/// How long a store is given to throw parts away, or to say that it began an upload
-/// that nobody wants any more.
+/// How long a store may take to abort an upload, or to answer with the id of an upload that is not wanted any more.
 const CLEAN_UP_WITHIN: Duration = Duration::from_secs(5);
 
-/// How a target begins.
-pub(super) enum Begun<'t> {
+/// How a copy begins at a target.
+pub(super) enum UploadStart<'t> {
     Upload(Upload<'t>),
-    /// It holds an object from before, which is compared at the end.
+    /// The target already holds an object, which is compared at the end.
     Taken(Head),
-    /// An earlier attempt of ours got further than anybody heard.
+    /// An earlier attempt had already completed it.
     There(Verified),
 }
 
-/// An upload at one target.
+/// An upload to one target.
 pub(super) struct Upload<'t> {
     pub target: &'t Target,
     pub id: UploadId,
-    pub entry: Entry,
+    pub entry: UploadEntry,
     /// It was begun in this attempt.
     pub is_new: bool,
-    /// What the store has taken, by number.
-    pub parts: BTreeMap<u32, Part>,
-    /// Parts that it has taken in this attempt.
+    /// The parts that the store has accepted, by number.
+    pub parts: BTreeMap<u32, UploadedPart>,
+    /// The number of parts accepted in this attempt.
     pub gained: u32,
-    /// Parts on their way to it.
+    /// The number of parts being sent to it.
     pub under_way: u32,
     pub state: State,
-    /// Cuts off what is on its way.
+    /// Cancels what is being sent.
     pub cut: CancellationToken,
 }
 
@@ -47,33 +46,33 @@ pub(super) struct Upload<'t> {
 pub(super) enum State {
     /// It gets each part that it lacks.
     Sending,
-    /// It gets no more: what is on its way may still arrive, and it goes on from there another time. `None`: because it
-    /// fell behind.
+    /// It gets no more parts. Those being sent may still arrive, and another attempt resumes from there. `None`: the
+    /// target fell behind.
     Leaving(Option<Failure>),
     Completing,
-    /// Its target has its answer.
-    Answered(Leaves),
+    /// The target has its result.
+    Answered(UploadRemains),
 }
 
 /// What an upload leaves at the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leaves {
-    /// Parts that whoever comes next can go on with.
+pub(super) enum UploadRemains {
+    /// Parts that the next attempt resumes from.
     Parts,
-    /// Parts that are of no use to anybody.
-    Waste,
+    /// Parts that no attempt can use.
+    Unusable,
     Nothing,
 }
 
 impl<'t> Upload<'t> {
-    fn new(target: &'t Target, id: UploadId, entry: Entry, parts: Vec<Part>) -> Self {
+    fn new(target: &'t Target, id: UploadId, entry: UploadEntry, parts: Vec<UploadedPart>) -> Self {
         let parts = parts.into_iter().map(|part| (part.number, part)).collect();
         let (gained, under_way, state) = (0, 0, State::Sending);
         let (is_new, cut) = (false, CancellationToken::new());
         Self { target, id, entry, is_new, parts, gained, under_way, state, cut }
     }
 
-    /// It gets no more parts.
+    /// Stops sending parts to it.
     pub(super) fn leave(&mut self, why: Option<Failure>) {
         if self.state == State::Sending {
             self.state = State::Leaving(why);
@@ -84,14 +83,15 @@ impl<'t> Upload<'t> {
         matches!(self.state, State::Answered(_))
     }
 
-    /// What it leaves when everything ends here. Of one that is being completed nobody knows: its parts are written down.
-    pub(super) fn leaves(&self) -> Leaves {
+    /// Returns what the upload leaves if everything ends here. For one that is being completed that is unknown: its
+    /// parts are recorded.
+    pub(super) fn leaves(&self) -> UploadRemains {
         match self.state {
-            State::Answered(Leaves::Parts) | State::Sending | State::Leaving(_) if self.parts.is_empty() => {
-                Leaves::Waste
+            State::Answered(UploadRemains::Parts) | State::Sending | State::Leaving(_) if self.parts.is_empty() => {
+                UploadRemains::Unusable
             }
             State::Answered(leaves) => leaves,
-            State::Sending | State::Leaving(_) | State::Completing => Leaves::Parts,
+            State::Sending | State::Leaving(_) | State::Completing => UploadRemains::Parts,
         }
     }
 
@@ -105,18 +105,18 @@ impl Copy<'_> {
     pub(super) async fn begin<'t>(
         &self,
         target: &'t Target,
-        opened: &Opened,
+        opened: &OpenedSource,
         parts: Parts,
-        unfinished: Option<Unfinished>,
-        older: &[Older],
-    ) -> Result<Begun<'t>, Option<Failure>> {
+        unfinished: Option<ResumableUpload>,
+        older: &[OlderUpload],
+    ) -> Result<UploadStart<'t>, Option<Failure>> {
         let (store, key) = (&*target.store, &self.job.key);
         if let OnExisting::Adopt { older_than } = target.existing
             && let Some(there) =
                 self.or_stop(verify::look(store, key, older_than)).await.map_err(|Cancelled| None)??
         {
             let same_size = there.size_bytes == opened.head().size_bytes;
-            return if same_size { Ok(Begun::Taken(there)) } else { Err(Some(verify::in_the_way(store))) };
+            return if same_size { Ok(UploadStart::Taken(there)) } else { Err(Some(verify::in_the_way(store))) };
         }
         for one in older.iter().filter(|one| one.replica == *store.name()) {
             self.or_stop(self.end_older(target, one)).await.map_err(|Cancelled| None)?;
@@ -124,7 +124,7 @@ impl Copy<'_> {
         if let Some(unfinished) = unfinished
             && let Some(upload) = self.go_on(target, parts, unfinished).await.map_err(|Cancelled| None)?
         {
-            return Ok(Begun::Upload(upload));
+            return Ok(UploadStart::Upload(upload));
         }
         if let Some(content) = self.job.content
             && let Some(proof) = self
@@ -132,20 +132,20 @@ impl Copy<'_> {
                 .await
                 .map_err(|Cancelled| None)??
         {
-            return Ok(Begun::There(proof));
+            return Ok(UploadStart::There(proof));
         }
-        self.create(target, opened, parts).await.map(Begun::Upload)
+        self.create(target, opened, parts).await.map(UploadStart::Upload)
     }
 
     /// Has an upload of an older content thrown away before a newer is sent: completed late, it would replace that.
     ///
     /// The store's word that it was aborted is not enough, because a completion may have been under way. Where it is not
     /// seen to be gone, the entry in `unsettled` that its completion left has the copy read later.
-    async fn end_older(&self, target: &Target, older: &Older) {
+    async fn end_older(&self, target: &Target, older: &OlderUpload) {
         let (store, key) = (&target.store, &self.job.key);
         let gone = async {
             store.abort_multipart(key, &older.upload).await?;
-            store.knows_upload(key, &older.upload).await.map(|known| !known)
+            store.upload_exists(key, &older.upload).await.map(|known| !known)
         };
         let why = match tokio::time::timeout(CLEAN_UP_WITHIN, gone).await {
             Ok(Ok(true)) => return self.job.journal.over(older.entry),
@@ -162,12 +162,12 @@ impl Copy<'_> {
         &self,
         target: &'t Target,
         parts: Parts,
-        unfinished: Unfinished,
+        unfinished: ResumableUpload,
     ) -> Result<Option<Upload<'t>>, Cancelled> {
         let (store, key) = (&target.store, &self.job.key);
-        let Unfinished { entry, upload, shape, parts: done, .. } = unfinished;
+        let ResumableUpload { entry, upload, shape, parts: done, .. } = unfinished;
         let fits = shape.part_bytes == parts.part_bytes();
-        let known = if fits { self.or_stop(store.knows_upload(key, &upload)).await? } else { Ok(true) };
+        let known = if fits { self.or_stop(store.upload_exists(key, &upload)).await? } else { Ok(true) };
         let complete = done.len() == parts.count() as usize;
         match known {
             // Of a store that cannot say we trust our own notes: what is wrong shows at the end.
@@ -181,7 +181,7 @@ impl Copy<'_> {
             }
             Ok(true) | Err(_) => {
                 let upload = Upload::new(target, upload, entry, Vec::new());
-                self.or_stop(throw_away(Arc::clone(&self.job.journal), key.clone(), &upload)).await?;
+                self.or_stop(abort_upload(Arc::clone(&self.job.journal), key.clone(), &upload)).await?;
                 return Ok(None);
             }
         }
@@ -196,20 +196,20 @@ impl Copy<'_> {
     async fn create<'t>(
         &self,
         target: &'t Target,
-        opened: &Opened,
+        opened: &OpenedSource,
         parts: Parts,
     ) -> Result<Upload<'t>, Option<Failure>> {
         let (store, key, journal) = (&*target.store, &self.job.key, &self.job.journal);
         if let Some(why) = store.profile().refuses_key_in_parts(key) {
             return Err(Some(refused(store, &why)));
         }
-        let shape = Shape {
+        let shape = UploadShape {
             size_bytes: parts.size_bytes(),
             part_bytes: parts.part_bytes(),
-            origin: opened.mark(parts.way()).unwrap_or_default(),
+            origin: opened.mark(parts.mode()).unwrap_or_default(),
         };
         let entry = self.or_stop(journal.intend(store.name(), &shape)).await.map_err(|Cancelled| None)?;
-        // Not dropped when we are stopped: an upload of which we never hear the name costs until somebody finds it.
+        // Not dropped on a stop: an upload whose id never arrives costs storage until the clean-up finds it.
         let mut creating = pin!(store.create_multipart(key, opened.metadata()));
         let created = tokio::select! {
             biased;
@@ -219,23 +219,23 @@ impl Copy<'_> {
         let id = created.ok_or(None)?.map_err(|error| {
             let why = of_target(store, error);
             // Whose answer was lost may have been begun.
-            if why.class != Class::Transient {
+            if why.class != FailureClass::Transient {
                 journal.over(entry);
             }
             why
         })?;
         let upload = Upload { is_new: true, ..Upload::new(target, id, entry, Vec::new()) };
         if self.or_stop(journal.began(entry, &upload.id)).await.is_err() {
-            throw_away(Arc::clone(journal), key.clone(), &upload).await;
+            abort_upload(Arc::clone(journal), key.clone(), &upload).await;
             return Err(None);
         }
         Ok(upload)
     }
 }
 
-/// Has the store throw the parts away. If it does not, they are still in the journal, and found there by whoever cleans
-/// up; a failure is only logged, since the first one tells why.
-pub(super) fn throw_away(
+/// Asks the store to abort the upload. If that fails, the upload is still in the journal, and the clean-up finds it
+/// there. A failure is only logged, because the first error explains it.
+pub(super) fn abort_upload(
     journal: Arc<dyn Journal>,
     key: ObjectKey,
     upload: &Upload<'_>,

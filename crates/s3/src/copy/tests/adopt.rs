@@ -37,7 +37,7 @@ async fn an_equal_object_with_other_metadata_is_left_alone_and_the_header_named(
     s.scw.put_with("k", "hello", with("x-amz-meta-colour", "red"));
     let told = s.copy(&adopting(&s, "k").await).await;
     let why = told.of("wasabi").unwrap_err();
-    assert_eq!(why.class, Class::Refused);
+    assert_eq!(why.class, FailureClass::Refused);
     assert!(
         why.message.contains("other metadata is already there") && why.message.contains("x-amz-meta-colour"),
         "{why:?}"
@@ -52,7 +52,7 @@ async fn a_copy_whose_metadata_the_store_alters_is_refused_and_ordinary_names_co
     s.b2.put_with("odd", "hello", Metadata::none().with("x-amz-meta-a_b", "1"));
     s.b2.put_with("plain", "hello", Metadata::none().with("x-amz-meta-a-b", "1"));
     let why = s.copy(&s.job("odd").await).await.of("wasabi").unwrap_err();
-    assert_eq!(why.class, Class::Refused);
+    assert_eq!(why.class, FailureClass::Refused);
     assert!(why.message.contains("it keeps other metadata than was sent: x-amz-meta-a_b differs"), "{why:?}");
     s.b2.put_with("first", "hello", Metadata::none().with("x-amz-meta-b", "2"));
     // Which shows that user metadata is kept, and what its targets make of other spellings of keys.
@@ -71,13 +71,14 @@ async fn an_object_in_parts_whose_metadata_the_store_alters_or_drops_is_refused_
         s.b2.put_with("odd", synthetic::bytes(1, 0..BIG), with("x-amz-meta-a_b"));
         s.b2.put_with("plain", synthetic::bytes(1, 0..BIG), with("x-amz-meta-A-B"));
         let why = s.copy(&s.job("odd").await).await.of("wasabi").unwrap_err();
-        assert_eq!(why.class, Class::Refused, "{quirk:?}");
+        assert_eq!(why.class, FailureClass::Refused, "{quirk:?}");
         assert!(why.message.contains("it keeps other metadata than was sent: x-amz-meta-a"), "{why:?}");
         assert!(s.leaves_no_upload(), "{quirk:?}: the upload itself is over");
         let told = s.copy(&s.job("plain").await).await;
         assert!(told.is_proven(), "{quirk:?} {told:?}");
         // The operator says that copies may differ in that.
-        let facts = settings::Facts { accepts_altered_metadata: Some(true), ..settings::Facts::default() };
+        let facts =
+            settings::StoreOverrides { accepts_altered_metadata: Some(true), ..settings::StoreOverrides::default() };
         let told = s.copy(&s.job_knowing("odd", settings::Provider::Generic, facts).await).await;
         assert!(told.of("wasabi").is_ok(), "{quirk:?} {told:?}");
     }
@@ -95,7 +96,7 @@ async fn the_first_copy_shows_whether_the_stores_clock_allows_adoption_however_i
         job.targets[1].existing = OnExisting::Adopt { older_than: Some(SystemTime::UNIX_EPOCH) };
         let told = s.copy(&job).await;
         let why = told.of("wasabi").unwrap_err();
-        assert_eq!(why.class, Class::Misconfigured, "{bytes}");
+        assert_eq!(why.class, FailureClass::Misconfigured, "{bytes}");
         assert!(why.message.contains("this store's clock does not allow existing"), "{why:?}");
         assert_eq!(told.of("scw"), Ok(Verified::Compared), "{bytes}");
     }
@@ -109,7 +110,7 @@ async fn another_object_from_before_is_never_written_over() {
         s.wasabi.put("k", other);
         let told = s.copy(&adopting(&s, "k").await).await;
         let why = told.of("wasabi").unwrap_err();
-        assert_eq!(why.class, Class::Refused);
+        assert_eq!(why.class, FailureClass::Refused);
         assert!(why.message.contains("another object is already there"), "{why:?}");
         assert_eq!(s.wasabi.get("k").unwrap(), other);
     }
@@ -120,7 +121,7 @@ async fn another_object_from_before_is_never_written_over() {
 async fn an_equal_big_object_is_known_by_its_bytes() {
     let s = Setup::new().await;
     s.b2.put_synthetic("big", Synthetic::new(1, BIG));
-    // Uploaded by somebody else, in parts of another size: the ETag says nothing.
+    // Uploaded by another program, in parts of another size: the ETag says nothing.
     s.wasabi.put_synthetic_in_parts("big", Synthetic::new(1, BIG), 8 * MIB);
     s.scw.put_synthetic("big", Synthetic::new(1, BIG));
     let told = s.copy(&adopting(&s, "big").await).await;
@@ -139,7 +140,7 @@ async fn an_equal_object_in_parts_with_other_metadata_is_left_alone_and_the_head
     s.scw.put_with("big", synthetic::bytes(1, 0..BIG), with("red"));
     let told = s.copy(&adopting(&s, "big").await).await;
     let why = told.of("wasabi").unwrap_err();
-    assert_eq!(why.class, Class::Refused);
+    assert_eq!(why.class, FailureClass::Refused);
     assert!(why.message.contains("x-amz-meta-colour differs"), "{why:?}");
     assert!(told.of("scw").is_ok(), "{told:?}");
     assert_eq!((s.wasabi.calls(Op::CreateMultipartUpload), s.scw.calls(Op::CreateMultipartUpload)), (0, 0));
@@ -152,7 +153,7 @@ async fn another_big_object_is_never_written_over() {
     s.wasabi.put("big", synthetic::bytes(2, 0..BIG));
     s.scw.put("big", "short");
     let told = s.copy(&adopting(&s, "big").await).await;
-    assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Refused, Class::Refused), "{told:?}");
+    assert_eq!((told.class("wasabi"), told.class("scw")), (FailureClass::Refused, FailureClass::Refused), "{told:?}");
     assert_eq!(s.wasabi.calls(Op::CreateMultipartUpload) + s.scw.calls(Op::CreateMultipartUpload), 0);
 }
 
@@ -183,10 +184,10 @@ async fn a_first_copy_that_the_stores_clock_does_not_tell_from_older_objects_end
     }
     let told = s.copy(&job).await;
     let why = told.of("wasabi").unwrap_err();
-    assert_eq!(why.class, Class::Misconfigured);
+    assert_eq!(why.class, FailureClass::Misconfigured);
     assert!(why.message.contains("this store's clock does not allow existing = \"adopt\""), "{why:?}");
     // From then on nothing is looked at there, and nothing written.
     let again = Job { key: ObjectKey::new("b").unwrap(), ..job };
-    assert_eq!(s.copy(&again).await.class("wasabi"), Class::Misconfigured);
+    assert_eq!(s.copy(&again).await.class("wasabi"), FailureClass::Misconfigured);
     assert_eq!((s.wasabi.calls(Op::PutObject), s.wasabi.get("b").unwrap()), (1, "theirs".into()));
 }

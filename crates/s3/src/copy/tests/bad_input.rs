@@ -9,7 +9,7 @@ fn said(status: u16, code: &str, message: &str) -> Fault {
 }
 
 /// How it ended at wasabi, without the request's number.
-async fn told(s: &Setup) -> (Class, String) {
+async fn told(s: &Setup) -> (FailureClass, String) {
     let why = s.copy(&s.job("k").await).await.of("wasabi").unwrap_err();
     let (before, after) = why.message.split_once(" (request ").unwrap_or((&why.message, ""));
     let after = after.split_once(')').map_or("", |(_, after)| after);
@@ -23,7 +23,7 @@ async fn what_a_source_will_not_give_is_told_with_what_to_do() {
     for (fault, class, words) in [
         (
             said(400, "InvalidRequest", encrypted),
-            Class::Refused,
+            FailureClass::Refused,
             format!(
                 "source b2: GetObject: 400 InvalidRequest: {encrypted} (it is encrypted with a key of its owner's, SSE-C, \
                  which Copyhold is never given; have its owner copy it)"
@@ -31,7 +31,7 @@ async fn what_a_source_will_not_give_is_told_with_what_to_do() {
         ),
         (
             said(403, "InvalidObjectState", "The operation is not valid for the object's storage class"),
-            Class::Archived,
+            FailureClass::Archived,
             "source b2: GetObject: 403 InvalidObjectState: The operation is not valid for the object's storage class \
              (restore it there, then retry)"
                 .into(),
@@ -48,21 +48,27 @@ async fn what_a_source_will_not_give_is_told_with_what_to_do() {
 #[tokio::test]
 async fn what_a_target_will_not_take_is_told_in_its_own_words() {
     let cases = [
-        (400, "MetadataTooLarge", "Your metadata headers exceed the maximum allowed metadata size", Class::Refused, ""),
-        (400, "KeyTooLongError", "Your key is too long", Class::Refused, ""),
-        (400, "XMinioInvalidObjectName", "Object name contains unsupported characters.", Class::Refused, ""),
+        (
+            400,
+            "MetadataTooLarge",
+            "Your metadata headers exceed the maximum allowed metadata size",
+            FailureClass::Refused,
+            "",
+        ),
+        (400, "KeyTooLongError", "Your key is too long", FailureClass::Refused, ""),
+        (400, "XMinioInvalidObjectName", "Object name contains unsupported characters.", FailureClass::Refused, ""),
         (
             403,
             "QuotaExceeded",
             "The quota is used up",
-            Class::Full,
+            FailureClass::Full,
             " (make room there, or raise the account's or the bucket's limit)",
         ),
         (
             403,
             "AccessDenied",
             "Cannot upload files, storage cap exceeded.",
-            Class::Full,
+            FailureClass::Full,
             " (make room there, or raise the account's or the bucket's limit)",
         ),
     ];
@@ -84,8 +90,8 @@ async fn an_object_behind_a_delete_marker_is_gone_and_says_why() {
     s.b2.delete("k");
     let words = "source b2: GetObject: 404 NoSuchKey: it was deleted there, and older versions of it may still exist. \
                  The specified key does not exist.";
-    assert_eq!(told(&s).await, (Class::Gone, words.to_owned()));
-    // At a target it is in nobody's way, whether this is the first attempt or not.
+    assert_eq!(told(&s).await, (FailureClass::Gone, words.to_owned()));
+    // At a target it does no harm, on the first attempt or a later one.
     s.b2.put("k", "hello");
     for again in [false, true] {
         s.wasabi.put("k", "older");
@@ -106,11 +112,11 @@ async fn a_source_bucket_that_was_swapped_for_another_gives_nothing_under_the_ol
     // An empty one, and one that holds something else.
     let swapped = s.server.create_bucket("b2", BucketOptions::default());
     let job = Job { content: known, kept: super::changed::long_ago(), ..s.job("k").await };
-    assert_eq!(s.copy(&job).await.class("wasabi"), Class::Gone);
+    assert_eq!(s.copy(&job).await.class("wasabi"), FailureClass::Gone);
     swapped.put("k", "other");
     let told = s.copy(&job).await;
     let why = told.of("wasabi").unwrap_err();
-    assert_eq!(why.class, Class::Changed);
+    assert_eq!(why.class, FailureClass::Changed);
     assert!(why.message.starts_with("source b2: the object is no longer what this generation's first read found"));
     assert!(s.wasabi.keys().is_empty());
     assert_eq!(s.scw.get("k").unwrap(), "hello");

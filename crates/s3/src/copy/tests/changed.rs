@@ -15,10 +15,10 @@ fn known_before(bucket: &BucketHandle, key: &str, there: u64, known: u64) -> Con
 }
 
 /// The first reading was long ago, and found another ETag.
-pub(super) fn long_ago() -> Kept {
+pub(super) fn long_ago() -> RecordedSource {
     let replica = ReplicaName::new("b2").unwrap();
     let reading = SourceReading { replica, modified_us: Some(1), tag: Some(1) };
-    Kept { reading: Some(reading), recorded_us: None }
+    RecordedSource { reading: Some(reading), recorded_us: None }
 }
 
 #[tokio::test]
@@ -34,10 +34,10 @@ async fn another_content_at_the_primary_is_told_whole_and_written_nowhere() {
     ] {
         let content = known_before(&s.b2, key, there, known);
         let told = s.copy(&Job { content: Some(content), kept: long_ago(), ..s.job(key).await }).await;
-        assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Changed, Class::Changed), "{key}");
+        assert_eq!((told.class("wasabi"), told.class("scw")), (FailureClass::Changed, FailureClass::Changed), "{key}");
         assert_eq!(told.changed(), Some(s.b2.inspect(key).unwrap().content), "{key}");
         assert_eq!((told.read(), told.stale()), (None, vec![]), "{key}");
-        // As whoever knows of it now asks for it.
+        // The request of the next attempt, which knows the object.
         assert!(s.copy(&Job { content: told.changed(), ..s.job(key).await }).await.is_proven(), "{key}");
     }
     for key in ["small", "grown", "big", "outgrown", "shrunk"] {
@@ -54,7 +54,7 @@ async fn another_content_is_not_believed_for_damage_on_the_way() {
         let content = s.b2.inspect(key).unwrap().content;
         s.b2.order(Fault::FlipBody { at: 17 }, When::op(Op::GetObject).key(key).next(1));
         let told = s.copy(&Job { content: Some(content), ..s.job(key).await }).await;
-        assert_eq!((told.class("wasabi"), told.changed()), (Class::Corrupt, None), "{key}");
+        assert_eq!((told.class("wasabi"), told.changed()), (FailureClass::Corrupt, None), "{key}");
     }
     assert!(s.wasabi.keys().is_empty() && s.leaves_no_upload());
 }
@@ -74,7 +74,7 @@ async fn where_no_etag_says_so_another_content_is_read_twice_before_it_is_believ
         // Damaged on the way, it is not believed though nothing but the second reading says so.
         s.b2.order(Fault::FlipBody { at: 17 }, When::op(Op::GetObject).key(key).next(1));
         let told = s.copy(&Job { content: Some(content), kept: long_ago(), ..s.job(key).await }).await;
-        assert_eq!((told.class("wasabi"), told.changed()), (Class::Corrupt, None), "{key}");
+        assert_eq!((told.class("wasabi"), told.changed()), (FailureClass::Corrupt, None), "{key}");
     }
     assert!(s.wasabi.keys().is_empty());
 }
@@ -98,7 +98,7 @@ async fn another_content_at_another_replica_is_a_bad_copy_and_the_next_source_is
         assert_eq!(s.b2.inspect(key).unwrap().content, content, "{key}");
         // Without another source the targets are told why.
         let told = s.copy(&job(vec![source("scw").await]).await).await;
-        assert_eq!((told.stale(), told.class("b2"), told.read()), (vec!["scw"], Class::Corrupt, None), "{key}");
+        assert_eq!((told.stale(), told.class("b2"), told.read()), (vec!["scw"], FailureClass::Corrupt, None), "{key}");
     }
     assert!(s.b2.uploads().is_empty());
 }
@@ -118,6 +118,6 @@ async fn a_target_that_failed_before_the_source_proved_bad_is_not_told_twice() {
         ..s.job("big").await
     };
     let told = s.copy(&job).await;
-    assert_eq!((told.class("wasabi"), told.of("other")), (Class::Denied, Ok(Verified::Compared)), "{told:?}");
+    assert_eq!((told.class("wasabi"), told.of("other")), (FailureClass::Denied, Ok(Verified::Compared)), "{told:?}");
     assert_eq!(other.inspect("big").unwrap().content, content);
 }

@@ -11,7 +11,7 @@ async fn a_byte_flipped_on_the_way_from_the_source_is_caught() {
         s.b2.put(key, vec![7; size]);
         s.b2.order(Fault::FlipBody { at: 17 }, When::op(Op::GetObject).key(key).next(1));
         let told = s.copy(&s.job(key).await).await;
-        assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Corrupt, Class::Corrupt));
+        assert_eq!((told.class("wasabi"), told.class("scw")), (FailureClass::Corrupt, FailureClass::Corrupt));
         assert!(told.of("scw").unwrap_err().message.starts_with("source b2: "), "{told:?}");
         assert_eq!(told.read(), None);
     }
@@ -25,7 +25,7 @@ async fn a_byte_flipped_on_the_way_to_a_target_is_refused_by_the_store() {
         s.b2.put(key, vec![7; size]);
         s.wasabi.order(Fault::FlipArriving { at: 17 }, When::op(op));
         let told = s.copy(&s.job(key).await).await;
-        assert_eq!(told.class("wasabi"), Class::Corrupt);
+        assert_eq!(told.class("wasabi"), FailureClass::Corrupt);
         assert!(told.of("wasabi").unwrap_err().message.starts_with("target wasabi: "), "{told:?}");
         assert_eq!(told.of("scw"), Ok(Verified::Compared));
     }
@@ -58,7 +58,7 @@ async fn a_copy_that_is_read_back_wrong_is_not_recorded() {
     s.wasabi.order(Fault::WrongEtag, When::op(Op::PutObject));
     let told = s.copy(&job).await;
     let why = told.of("wasabi").unwrap_err();
-    assert_eq!(why.class, Class::Corrupt);
+    assert_eq!(why.class, FailureClass::Corrupt);
     assert!(why.message.starts_with("target wasabi: it keeps other bytes than were sent"), "{why:?}");
     assert!(told.of("scw").is_ok());
 }
@@ -70,13 +70,13 @@ async fn a_source_whose_etags_are_said_to_be_no_md5s_is_read_twice_and_believed(
     s.b2.order(Fault::WrongEtag, When::op(Op::GetObject));
     let mut job = s.job("k").await;
     let told = s.copy(&job).await;
-    assert_eq!((told.class("wasabi"), told.read()), (Class::Corrupt, None));
+    assert_eq!((told.class("wasabi"), told.read()), (FailureClass::Corrupt, None));
     assert!(
         told.of("wasabi").unwrap_err().message.contains("set md5_etags = false in [replicas.b2] and retry"),
         "{told:?}"
     );
     assert_eq!(s.b2.calls(Op::GetObject), 2);
-    let facts = settings::Facts { md5_etags: Some(false), ..settings::Facts::default() };
+    let facts = settings::StoreOverrides { md5_etags: Some(false), ..settings::StoreOverrides::default() };
     job.sources[0].store = s.store_of("b2", settings::Provider::Generic, facts).await;
     let told = s.copy(&job).await;
     assert!(told.is_proven(), "{told:?}");
@@ -103,12 +103,12 @@ async fn bytes_that_a_proxy_has_compressed_on_the_way_are_not_the_object() {
         }
         s.b2.order(Fault::Compress, When::op(Op::GetObject));
         let told = s.copy(&s.job(key).await).await;
-        assert_eq!((told.class("wasabi"), told.read()), (Class::Corrupt, None), "{key}");
+        assert_eq!((told.class("wasabi"), told.read()), (FailureClass::Corrupt, None), "{key}");
         assert!(told.of("wasabi").unwrap_err().message.contains("its bytes are changed on the way"), "{told:?}");
         // Nor when they are held against what was known.
         let content = Content { size_bytes: 4, hash: copyhold_core::domain::ContentHash(1) };
         let told = s.copy(&Job { content: Some(content), ..s.job(key).await }).await;
-        assert_eq!((told.class("wasabi"), told.changed()), (Class::Corrupt, None), "{key}");
+        assert_eq!((told.class("wasabi"), told.changed()), (FailureClass::Corrupt, None), "{key}");
     }
     assert!(s.wasabi.keys().is_empty() && s.scw.keys().is_empty());
 }
@@ -127,12 +127,12 @@ async fn bytes_that_a_proxy_has_decompressed_on_the_way_are_not_the_object() {
             }
             s.b2.order(Fault::Decompress { ranges }, When::op(Op::GetObject));
             let told = s.copy(&s.job(key).await).await;
-            assert_eq!((told.class("wasabi"), told.read()), (Class::Corrupt, None), "{key} {ranges}");
+            assert_eq!((told.class("wasabi"), told.read()), (FailureClass::Corrupt, None), "{key} {ranges}");
             assert!(told.of("wasabi").unwrap_err().message.contains("its bytes are changed on the way"), "{told:?}");
             // Nor when they are held against what was known.
             let content = Content { size_bytes: 4, hash: copyhold_core::domain::ContentHash(1) };
             let told = s.copy(&Job { content: Some(content), kept: long_ago(), ..s.job(key).await }).await;
-            assert_eq!((told.class("wasabi"), told.changed()), (Class::Corrupt, None), "{key} {ranges}");
+            assert_eq!((told.class("wasabi"), told.changed()), (FailureClass::Corrupt, None), "{key} {ranges}");
             s.b2.clear_faults();
             assert!(s.copy(&s.job(key).await).await.is_proven(), "{key} {ranges}");
             s.wasabi.delete(key);
@@ -162,9 +162,12 @@ async fn bytes_that_came_wrong_twice_are_damaged_where_an_etag_is_surely_their_m
         s.b2.put(key, vec![7; size]);
         s.b2.damage(key, 17);
         let mut job = s.job(key).await;
-        job.sources[0].store = s.store_of("b2", settings::Provider::Garage, settings::Facts::default()).await;
+        job.sources[0].store = s.store_of("b2", settings::Provider::Garage, settings::StoreOverrides::default()).await;
         let told = s.copy(&job).await;
-        assert_eq!((told.class("wasabi"), told.class("scw"), told.read()), (Class::Corrupt, Class::Corrupt, None));
+        assert_eq!(
+            (told.class("wasabi"), told.class("scw"), told.read()),
+            (FailureClass::Corrupt, FailureClass::Corrupt, None)
+        );
         assert!(told.of("scw").unwrap_err().message.ends_with("they are damaged where they are kept"), "{told:?}");
     }
     assert!(s.wasabi.keys().is_empty() && s.leaves_no_upload());

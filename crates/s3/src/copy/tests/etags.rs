@@ -1,6 +1,6 @@
 //! Stores that answer writes with no ETag, or with one that proves nothing, and show an object late.
 
-use copyhold_sandbox::s3::{Gate, Op, Quirk, When};
+use copyhold_sandbox::s3::{Op, PauseGate, Quirk, When};
 
 use super::*;
 use crate::store::{ETag, Md5};
@@ -12,7 +12,7 @@ async fn opaque() -> Setup {
 /// From a source of which it is known that its ETags are no MD5s.
 async fn job(s: &Setup, key: &str) -> Job {
     let mut job = s.job(key).await;
-    let facts = settings::Facts { md5_etags: Some(false), ..settings::Facts::default() };
+    let facts = settings::StoreOverrides { md5_etags: Some(false), ..settings::StoreOverrides::default() };
     job.sources[0].store = s.store_of("b2", settings::Provider::Generic, facts).await;
     job
 }
@@ -48,7 +48,7 @@ async fn an_object_that_is_shown_late_is_waited_for_and_not_sent_again() {
 async fn an_older_object_that_is_still_shown_is_not_taken_for_damage() {
     let s = opaque().await;
     s.wasabi.put("k", "older");
-    let (content, gate) = (content_of_bytes(b"newer"), Gate::new());
+    let (content, gate) = (content_of_bytes(b"newer"), PauseGate::new());
     let held = s.wasabi.order(Fault::HoldAnswer(gate.clone()), When::op(Op::GetObject).next(1));
     let (store, key) = (s.store("wasabi").await, ObjectKey::new("k").unwrap());
     let (md5, answered) = (md5_of(b"newer"), ETag::new("\"of the newer\""));
@@ -69,7 +69,7 @@ async fn what_is_ours_by_its_etag_and_has_other_bytes_is_not_waited_for() {
     s.b2.put("k", "hello");
     s.wasabi.order(Fault::FlipBody { at: 2 }, When::op(Op::GetObject));
     let told = s.copy(&job(&s, "k").await).await;
-    assert_eq!(told.class("wasabi"), Class::Corrupt);
+    assert_eq!(told.class("wasabi"), FailureClass::Corrupt);
     assert_eq!(s.wasabi.calls(Op::GetObject), 1);
 }
 
@@ -79,9 +79,9 @@ async fn a_later_attempt_looks_before_it_sends_again_where_etags_prove_nothing()
     s.b2.put("k", "hello");
     let mut job = job(&s, "k").await;
     job.targets.truncate(1);
-    // The reading back fails, which leaves a good copy that nobody has proven.
+    // The reading back fails, which leaves a good copy that is not proven.
     let denied = s.wasabi.order(Fault::access_denied(), When::op(Op::GetObject));
-    assert_eq!(s.copy(&job).await.class("wasabi"), Class::Denied);
+    assert_eq!(s.copy(&job).await.class("wasabi"), FailureClass::Denied);
     denied.clear();
     job.targets[0].again = true;
     assert_eq!(s.copy(&job).await.of("wasabi"), Ok(Verified::ReadBack));
@@ -99,18 +99,18 @@ async fn a_source_that_makes_up_etags_is_told_as_such() {
     s.b2.order(Fault::WrongEtag, When::op(Op::GetObject).skip(1));
     let told = s.copy(&job(&s, "big").await).await;
     let why = told.of("wasabi").unwrap_err();
-    assert_eq!(why.class, Class::Changed);
+    assert_eq!(why.class, FailureClass::Changed);
     assert!(why.message.contains("makes up ETags, and cannot be read in pieces"), "{why:?}");
 }
 
 fn content_of_bytes(bytes: &[u8]) -> Content {
-    let mut hash = hash::Plain::new();
+    let mut hash = hash::Crc64::new();
     hash.update(bytes);
     hash.content()
 }
 
 fn md5_of(bytes: &[u8]) -> Md5 {
-    let mut hash = hash::Both::new();
+    let mut hash = hash::Crc64AndMd5::new();
     hash.update(bytes);
     hash.finish().1
 }

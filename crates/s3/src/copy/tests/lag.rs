@@ -8,7 +8,8 @@ const LAG: Duration = Duration::from_millis(200);
 
 impl Told {
     fn was_left_behind(&self, replica: &str) -> bool {
-        self.of(replica).is_err_and(|why| why.class == Class::Transient && why.message.contains("behind the others"))
+        self.of(replica)
+            .is_err_and(|why| why.class == FailureClass::Transient && why.message.contains("behind the others"))
     }
 }
 
@@ -29,7 +30,7 @@ async fn a_target_that_hangs_is_waited_for_while_no_other_has_the_object() {
     s.scw.order(Fault::Delay(3 * LAG), When::op(Op::PutObject));
     s.wasabi.order(Fault::internal_error(), When::op(Op::PutObject));
     let told = s.copy(&Job { lag: LAG, ..s.job("k").await }).await;
-    assert_eq!(told.class("wasabi"), Class::Transient);
+    assert_eq!(told.class("wasabi"), FailureClass::Transient);
     assert!(told.of("scw").is_ok(), "{told:?}");
 }
 

@@ -68,7 +68,7 @@ async fn memory_of_a_request_that_was_given_up_comes_back_though_the_store_hangs
     // What is dropped here is the request.
     assert!(matches!(futures::future::select(put, arrived).await, futures::future::Either::Right(_)));
     drop(bytes);
-    // All of it, which nobody else holds.
+    // All of it, because nothing else holds memory.
     let all = tokio::time::timeout(Duration::from_secs(10), s.memory.take(s.memory.total_bytes()));
     assert!(all.await.is_ok(), "{} bytes are held", s.memory.held_bytes());
 }

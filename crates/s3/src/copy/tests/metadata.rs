@@ -1,7 +1,7 @@
 //! Which metadata copies get, and whether their stores keep it.
 
 use copyhold_core::domain::MetadataHash;
-use copyhold_sandbox::s3::{Metadata, Op, Order, When};
+use copyhold_sandbox::s3::{InjectedFault, Metadata, Op, When};
 
 use super::*;
 
@@ -11,7 +11,7 @@ const SIZES: [(&str, usize); 2] = [("small", 1_000), ("big", 17 << 20)];
 struct Recorded {
     content: Content,
     metadata: MetadataHash,
-    kept: Kept,
+    kept: RecordedSource,
 }
 
 fn plain() -> Metadata {
@@ -29,14 +29,14 @@ async fn recorded(s: &Setup, key: &str, size: usize) -> Recorded {
     Recorded {
         content: told.read().unwrap(),
         metadata: told.described().unwrap(),
-        kept: Kept { reading: told.said(), recorded_us: Some(0) },
+        kept: RecordedSource { reading: told.said(), recorded_us: Some(0) },
     }
 }
 
 impl Told {
     fn described(&self) -> Option<MetadataHash> {
         self.steps.iter().find_map(|step| match step {
-            Step::Described { metadata, .. } => Some(*metadata),
+            CopyStep::Described { metadata, .. } => Some(*metadata),
             _ => None,
         })
     }
@@ -84,10 +84,10 @@ async fn metadata_that_is_not_on_record_is_copied_from_no_other_replica() {
     for (key, size) in SIZES {
         let known = recorded(&s, key, size).await;
         s.scw.put_with(key, vec![7; size], css());
-        let _order: Order = s.b2.order(Fault::access_denied(), When::always());
+        let _order: InjectedFault = s.b2.order(Fault::access_denied(), When::always());
         let alone = job(&s, key, &known, &["scw"]).await;
         let told = s.copy(&alone).await;
-        assert_eq!(told.sources_failed()[1], ("scw", Class::Transient), "{key}");
+        assert_eq!(told.sources_failed()[1], ("scw", FailureClass::Transient), "{key}");
         assert!(told.of("wasabi").is_err() && s.wasabi.inspect(key).is_none(), "{key} {told:?}");
         assert!(told.stale().is_empty(), "{key}: its bytes are right");
         // The next has what is on record.
@@ -109,7 +109,7 @@ async fn other_metadata_that_was_written_later_at_the_primary_is_a_change() {
         let known = recorded(&s, key, size).await;
         write_again(&s, key, size, css(), 5);
         let told = s.copy(&job(&s, key, &known, &["other"]).await).await;
-        assert_eq!((told.class("wasabi"), told.changed()), (Class::Changed, Some(known.content)), "{key}");
+        assert_eq!((told.class("wasabi"), told.changed()), (FailureClass::Changed, Some(known.content)), "{key}");
         assert!(told.of("wasabi").unwrap_err().message.contains("the same bytes and other metadata"), "{told:?}");
         assert_eq!((told.read(), told.stale()), (None, vec![]), "{key}");
     }
@@ -130,7 +130,7 @@ async fn metadata_that_differs_from_answer_to_answer_is_no_change_even_if_it_is_
     s.wasabi.delete("k");
     let other = s.b2.order(header("max-age=2"), When::op(Op::HeadObject));
     let told = s.copy(&job(&s, "k", &known, &[]).await).await;
-    assert_eq!((told.class("wasabi"), told.changed()), (Class::Transient, None), "{told:?}");
+    assert_eq!((told.class("wasabi"), told.changed()), (FailureClass::Transient, None), "{told:?}");
     order.clear();
     other.clear();
     assert!(s.wasabi.keys().is_empty());
@@ -144,7 +144,7 @@ async fn other_metadata_that_nothing_shows_to_be_written_is_not_spread() {
     s.b2.put_with("k", vec![7; 10], css());
     s.b2.set_modified("k", modified);
     let told = s.copy(&job(&s, "k", &known, &[]).await).await;
-    assert_eq!((told.class("wasabi"), told.changed()), (Class::Corrupt, None), "{told:?}");
+    assert_eq!((told.class("wasabi"), told.changed()), (FailureClass::Corrupt, None), "{told:?}");
     assert!(told.of("wasabi").unwrap_err().message.contains("copyhold enqueue"), "{told:?}");
     assert!(s.wasabi.keys().is_empty());
     // Another one has it as it is on record.
@@ -164,7 +164,7 @@ async fn another_content_with_other_metadata_is_judged_by_its_bytes() {
     s.b2.put_with("k", vec![7; 11], css());
     // We have written it there ourselves since it was read.
     let reading = known.kept.reading.clone().map(|said| SourceReading { modified_us: None, tag: None, ..said });
-    let known = Recorded { kept: Kept { reading, recorded_us: None }, ..known };
+    let known = Recorded { kept: RecordedSource { reading, recorded_us: None }, ..known };
     let told = s.copy(&job(&s, "k", &known, &["other"]).await).await;
     assert_eq!((told.stale(), told.of("wasabi")), (vec!["b2"], Ok(Verified::Compared)), "{told:?}");
     assert_eq!(type_at(&s.wasabi, "k"), "text/plain");
@@ -187,7 +187,7 @@ async fn a_new_primary_with_other_metadata_is_the_last_that_is_read() {
 
 /// To wasabi, which is known to keep keys apart, so that nothing else is looked at.
 async fn to_garage(s: &Setup, key: &str) -> Job {
-    let mut job = s.job_knowing(key, settings::Provider::Garage, settings::Facts::default()).await;
+    let mut job = s.job_knowing(key, settings::Provider::Garage, settings::StoreOverrides::default()).await;
     job.targets.truncate(1);
     job
 }
@@ -208,7 +208,7 @@ async fn a_header_that_a_target_alters_is_named_at_the_first_copy_that_has_it() 
             s.b2.put_with(key, vec![7; size], Metadata::none().with(header, "Sun, 01 Feb 2099 00:00:00 GMT"));
             s.wasabi.order(Fault::Headers(vec![(header, altered.to_owned())]), When::op(Op::HeadObject));
             let why = s.copy(&to_garage(&s, key).await).await.of("wasabi").unwrap_err();
-            assert_eq!(why.class, Class::Refused, "{header}");
+            assert_eq!(why.class, FailureClass::Refused, "{header}");
             let words = format!("target wasabi: it keeps other metadata than was sent: {header} differs");
             assert!(why.message.starts_with(&words), "{why:?}");
             assert!(s.leaves_no_upload());
@@ -246,9 +246,10 @@ async fn an_object_that_the_primary_has_lost_is_restored_from_one_whose_altered_
         s.b2.delete(key);
         let mut job = job(&s, key, &known, &["scw"]).await;
         let told = s.copy(&job).await;
-        assert_eq!(told.sources_failed()[1], ("scw", Class::Transient), "{key} {told:?}");
+        assert_eq!(told.sources_failed()[1], ("scw", FailureClass::Transient), "{key} {told:?}");
         assert!(told.of("wasabi").unwrap_err().message.contains("altered_metadata"), "{key} {told:?}");
-        let accepts = settings::Facts { accepts_altered_metadata: Some(true), ..settings::Facts::default() };
+        let accepts =
+            settings::StoreOverrides { accepts_altered_metadata: Some(true), ..settings::StoreOverrides::default() };
         job.sources[1].store = s.store_of("scw", settings::Provider::Generic, accepts).await;
         let told = s.copy(&job).await;
         assert_eq!(told.of("wasabi"), Ok(Verified::Compared), "{key} {told:?}");

@@ -19,7 +19,7 @@ mod whole;
 
 use std::sync::Arc;
 
-use copyhold_core::domain::{Folds, Kept, ObjectKey, SourceReading};
+use copyhold_core::domain::{Folds, ObjectKey, RecordedSource, SourceReading};
 use copyhold_sandbox::s3::{BucketHandle, BucketOptions, Fault, S3Server};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -60,11 +60,16 @@ impl Setup {
     }
 
     async fn store(&self, bucket: &str) -> Arc<Store> {
-        self.store_of(bucket, settings::Provider::Generic, settings::Facts::default()).await
+        self.store_of(bucket, settings::Provider::Generic, settings::StoreOverrides::default()).await
     }
 
     /// A store of which something is known beforehand.
-    async fn store_of(&self, bucket: &str, provider: settings::Provider, facts: settings::Facts) -> Arc<Store> {
+    async fn store_of(
+        &self,
+        bucket: &str,
+        provider: settings::Provider,
+        facts: settings::StoreOverrides,
+    ) -> Arc<Store> {
         let replica = settings::StoreSettings {
             name: ReplicaName::new(bucket).unwrap(),
             endpoint: self.server.endpoint().parse().unwrap(),
@@ -80,7 +85,7 @@ impl Setup {
             facts,
             trust: settings::Trust::default(),
             proxy: None,
-            surroundings: settings::Surroundings::default(),
+            surroundings: settings::NetworkEnvironment::default(),
         };
         Arc::new(Store::connect(&replica, 4).await.unwrap())
     }
@@ -97,7 +102,7 @@ impl Setup {
     }
 
     /// As [`Self::job`], where something is known of wasabi.
-    async fn job_knowing(&self, key: &str, provider: settings::Provider, facts: settings::Facts) -> Job {
+    async fn job_knowing(&self, key: &str, provider: settings::Provider, facts: settings::StoreOverrides) -> Job {
         let mut job = self.job(key).await;
         job.targets[0].store = self.store_of("wasabi", provider, facts).await;
         job
@@ -110,7 +115,7 @@ impl Setup {
             content: None,
             metadata: None,
             primary: None,
-            kept: Kept::default(),
+            kept: RecordedSource::default(),
             stated_bytes: None,
             sources: vec![Source { store: self.store("b2").await, recorded: true, primary: true }],
             targets: vec![self.target("wasabi").await, self.target("scw").await],
@@ -126,8 +131,8 @@ impl Setup {
         let (mut opened, mut kept, mut steps) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(step) = told.recv().await {
             match step {
-                Step::Opened { size_bytes } => opened.push(size_bytes),
-                Step::Kept { replica, parts } => kept.push((replica.to_string(), parts)),
+                CopyStep::Opened { size_bytes } => opened.push(size_bytes),
+                CopyStep::Kept { replica, parts } => kept.push((replica.to_string(), parts)),
                 step => steps.push(step),
             }
         }
@@ -151,20 +156,20 @@ impl Setup {
 /// What a copy said.
 #[derive(Debug)]
 struct Told {
-    ended: Ended,
+    ended: CopyEnd,
     /// The sizes that were news.
     opened: Vec<u64>,
     /// Who has got how many parts without getting the object.
     kept: Vec<(String, u32)>,
     /// All the rest.
-    steps: Vec<Step>,
+    steps: Vec<CopyStep>,
 }
 
 impl Told {
     /// The one answer about a target.
     fn of(&self, replica: &str) -> Result<Verified, Failure> {
         let mut results = self.steps.iter().filter_map(|step| match step {
-            Step::Target { replica: of, result } if of.as_str() == replica => Some(result.clone()),
+            CopyStep::Target { replica: of, result } if of.as_str() == replica => Some(result.clone()),
             _ => None,
         });
         let result = results.next().unwrap_or_else(|| panic!("no answer about {replica}: {self:?}"));
@@ -172,7 +177,7 @@ impl Told {
         result
     }
 
-    fn class(&self, replica: &str) -> Class {
+    fn class(&self, replica: &str) -> FailureClass {
         match self.of(replica) {
             Ok(proof) => panic!("{replica} is {proof:?}"),
             Err(why) => why.class,
@@ -181,19 +186,19 @@ impl Told {
 
     fn read(&self) -> Option<Content> {
         self.steps.iter().find_map(|step| match step {
-            Step::Read { content, .. } => Some(*content),
+            CopyStep::Read { content, .. } => Some(*content),
             _ => None,
         })
     }
 
     fn is_proven(&self) -> bool {
-        self.ended == Ended::Done && self.of("wasabi").is_ok() && self.of("scw").is_ok()
+        self.ended == CopyEnd::Done && self.of("wasabi").is_ok() && self.of("scw").is_ok()
     }
 
     /// What the primary said of the object that was read there.
     fn said(&self) -> Option<SourceReading> {
         self.steps.iter().find_map(|step| match step {
-            Step::Read { said, .. } => said.clone(),
+            CopyStep::Read { said, .. } => said.clone(),
             _ => None,
         })
     }
@@ -201,7 +206,7 @@ impl Told {
     /// What the primary was found to hold instead of the known content.
     fn changed(&self) -> Option<Content> {
         self.steps.iter().find_map(|step| match step {
-            Step::Changed { content, .. } => Some(*content),
+            CopyStep::Changed { content, .. } => Some(*content),
             _ => None,
         })
     }
@@ -209,8 +214,8 @@ impl Told {
     /// The sources whose copies are not the known content.
     fn stale(&self) -> Vec<&str> {
         let stale = self.steps.iter().filter_map(|step| match step {
-            Step::Stale { replica, why, .. } => {
-                assert_eq!(why.class, Class::Corrupt, "{why:?}");
+            CopyStep::Stale { replica, why, .. } => {
+                assert_eq!(why.class, FailureClass::Corrupt, "{why:?}");
                 Some(replica.as_str())
             }
             _ => None,
@@ -218,9 +223,9 @@ impl Told {
         stale.collect()
     }
 
-    fn sources_failed(&self) -> Vec<(&str, Class)> {
+    fn sources_failed(&self) -> Vec<(&str, FailureClass)> {
         let failed = self.steps.iter().filter_map(|step| match step {
-            Step::SourceFailed { replica, why } => Some((replica.as_str(), why.class)),
+            CopyStep::SourceFailed { replica, why } => Some((replica.as_str(), why.class)),
             _ => None,
         });
         failed.collect()

@@ -30,7 +30,7 @@ async fn a_target_that_fails_half_way_keeps_what_it_has_and_does_not_stop_the_ot
     s.b2.put_synthetic("big", Synthetic::new(1, THREE_PARTS));
     s.wasabi.order(Fault::access_denied(), When::op(Op::UploadPart).skip(1));
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!(told.class("wasabi"), Class::Denied);
+    assert_eq!(told.class("wasabi"), FailureClass::Denied);
     assert_eq!(told.of("scw"), Ok(Verified::Compared));
     assert_eq!((s.notebook.parts("wasabi").len(), s.wasabi.uploads().len(), s.scw.uploads().len()), (1, 1, 0));
 }
@@ -40,7 +40,7 @@ async fn a_target_that_takes_no_part_leaves_no_upload() {
     let s = Setup::new().await;
     s.b2.put_synthetic("big", Synthetic::new(1, THREE_PARTS));
     s.wasabi.order(Fault::access_denied(), When::op(Op::UploadPart));
-    assert_eq!(s.copy(&s.job("big").await).await.class("wasabi"), Class::Denied);
+    assert_eq!(s.copy(&s.job("big").await).await.class("wasabi"), FailureClass::Denied);
     assert!(s.leaves_no_upload());
 }
 
@@ -52,7 +52,10 @@ async fn when_no_target_is_left_nothing_more_is_read() {
         target.order(Fault::access_denied(), When::op(Op::UploadPart));
     }
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!((told.class("wasabi"), told.class("scw"), told.read()), (Class::Denied, Class::Denied, None));
+    assert_eq!(
+        (told.class("wasabi"), told.class("scw"), told.read()),
+        (FailureClass::Denied, FailureClass::Denied, None)
+    );
     // What had memory was on its way.
     assert!(s.b2.calls(Op::GetObject) <= 5, "{}", s.b2.calls(Op::GetObject));
     assert!(s.leaves_no_upload());
@@ -77,7 +80,7 @@ async fn a_part_that_fails_in_passing_is_repeated_alone() {
 async fn parts_are_under_way_together_as_far_as_there_is_memory() {
     let s = Setup::new().await;
     s.b2.put_synthetic_in_parts("big", Synthetic::new(1, 8 * 16 * MIB), 8 * MIB);
-    let gate = copyhold_sandbox::s3::Gate::new();
+    let gate = copyhold_sandbox::s3::PauseGate::new();
     for target in [&s.wasabi, &s.scw] {
         target.order(Fault::Hold(gate.clone()), When::op(Op::UploadPart));
     }
@@ -101,7 +104,7 @@ async fn an_object_that_changes_while_it_is_read_is_not_recorded() {
     let longer = synthetic::bytes(1, 0..TWO_PARTS + 1);
     for replacement in [after, longer] {
         s.b2.put("big", before.clone());
-        let gate = copyhold_sandbox::s3::Gate::new();
+        let gate = copyhold_sandbox::s3::PauseGate::new();
         let held = s.b2.order(Fault::Hold(gate.clone()), When::op(Op::GetObject).skip(1).next(1));
         let job = s.job("big").await;
         let change = async {
@@ -110,7 +113,11 @@ async fn an_object_that_changes_while_it_is_read_is_not_recorded() {
             held.clear();
         };
         let (told, ()) = tokio::join!(s.copy(&job), change);
-        assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Changed, Class::Changed), "{told:?}");
+        assert_eq!(
+            (told.class("wasabi"), told.class("scw")),
+            (FailureClass::Changed, FailureClass::Changed),
+            "{told:?}"
+        );
         assert_eq!(told.read(), None);
         assert!(s.wasabi.keys().is_empty() && s.leaves_no_upload());
     }
@@ -122,7 +129,7 @@ async fn a_change_is_seen_by_the_answers_whatever_the_store_makes_of_conditions(
     s.b2.put_synthetic_in_parts("big", Synthetic::new(1, THREE_PARTS), 8 * MIB);
     s.b2.order(Fault::WrongEtag, When::op(Op::GetObject).skip(2));
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!((told.class("wasabi"), told.read()), (Class::Changed, None));
+    assert_eq!((told.class("wasabi"), told.read()), (FailureClass::Changed, None));
     assert!(s.leaves_no_upload());
 }
 
@@ -132,8 +139,8 @@ async fn a_source_that_fails_half_way_fails_this_attempt_and_what_was_sent_is_ke
     s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
     s.b2.order(Fault::CutBody { after: 0 }, When::op(Op::GetObject).skip(1));
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!(told.sources_failed(), [("b2", Class::Transient)]);
-    assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Transient, Class::Transient));
+    assert_eq!(told.sources_failed(), [("b2", FailureClass::Transient)]);
+    assert_eq!((told.class("wasabi"), told.class("scw")), (FailureClass::Transient, FailureClass::Transient));
     assert!(told.of("scw").unwrap_err().message.starts_with("source b2: "), "{told:?}");
     assert!(s.wasabi.keys().is_empty());
     s.b2.clear_faults();
@@ -149,8 +156,8 @@ async fn an_object_removed_while_it_is_read_is_tried_again_from_all_sources() {
     s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
     s.b2.order(Fault::answer(404, "NoSuchKey"), When::op(Op::GetObject).skip(1));
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!(told.sources_failed(), [("b2", Class::Gone)]);
-    assert_eq!(told.class("wasabi"), Class::Transient);
+    assert_eq!(told.sources_failed(), [("b2", FailureClass::Gone)]);
+    assert_eq!(told.class("wasabi"), FailureClass::Transient);
 }
 
 #[tokio::test]
@@ -160,7 +167,7 @@ async fn what_differs_from_this_generations_first_read_is_thrown_away() {
     let content = Content { size_bytes: TWO_PARTS, hash: Synthetic::new(2, TWO_PARTS).hash() };
     let kept = super::changed::long_ago();
     let told = s.copy(&Job { content: Some(content), kept, ..s.job("big").await }).await;
-    assert_eq!((told.class("wasabi"), told.read()), (Class::Changed, None));
+    assert_eq!((told.class("wasabi"), told.read()), (FailureClass::Changed, None));
     assert!(s.wasabi.keys().is_empty() && s.leaves_no_upload());
 }
 
@@ -192,7 +199,7 @@ async fn an_object_from_before_does_not_stand_in_for_an_upload_that_failed() {
     s.wasabi.put_synthetic("big", Synthetic::new(2, TWO_PARTS));
     s.wasabi.order(Fault::answer(404, "NoSuchUpload"), When::op(Op::CompleteMultipartUpload));
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!(told.class("wasabi"), Class::Transient);
+    assert_eq!(told.class("wasabi"), FailureClass::Transient);
     assert!(s.notebook.is_settled());
 }
 
@@ -206,7 +213,7 @@ async fn the_same_bytes_with_earlier_metadata_do_not_stand_in_for_an_upload_that
     s.b2.put_with("big", bytes, is("max-age=2"));
     s.wasabi.order(Fault::internal_error(), When::op(Op::CompleteMultipartUpload));
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Transient, Ok(Verified::Compared)), "{told:?}");
+    assert_eq!((told.class("wasabi"), told.of("scw")), (FailureClass::Transient, Ok(Verified::Compared)), "{told:?}");
     assert_eq!(s.wasabi.inspect("big").unwrap().metadata.get("cache-control"), Some("max-age=1"));
 }
 
@@ -214,7 +221,7 @@ async fn the_same_bytes_with_earlier_metadata_do_not_stand_in_for_an_upload_that
 async fn an_upload_that_the_store_forgets_in_the_middle_is_begun_anew_next_time() {
     let s = Setup::new().await;
     s.b2.put_synthetic("big", Synthetic::new(1, TWO_PARTS));
-    let gate = copyhold_sandbox::s3::Gate::new();
+    let gate = copyhold_sandbox::s3::PauseGate::new();
     let held = s.wasabi.order(Fault::Hold(gate.clone()), When::op(Op::UploadPart).skip(1).next(1));
     let job = s.job("big").await;
     let forget = async {
@@ -223,6 +230,6 @@ async fn an_upload_that_the_store_forgets_in_the_middle_is_begun_anew_next_time(
         held.clear();
     };
     let (told, ()) = tokio::join!(s.copy(&job), forget);
-    assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Transient, Ok(Verified::Compared)));
+    assert_eq!((told.class("wasabi"), told.of("scw")), (FailureClass::Transient, Ok(Verified::Compared)));
     assert!(s.copy(&job).await.is_proven());
 }

@@ -1,4 +1,4 @@
-//! Whoever comes next goes on with what was begun.
+//! The next attempt resumes an upload in parts.
 
 use copyhold_sandbox::s3::{Op, Synthetic, When};
 
@@ -18,7 +18,7 @@ async fn half_done(etag_is_md5: bool) -> Setup {
     }
     s.b2.order(Fault::answer(404, "NoSuchKey"), When::op(Op::GetObject).skip(3));
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Transient, Class::Transient));
+    assert_eq!((told.class("wasabi"), told.class("scw")), (FailureClass::Transient, FailureClass::Transient));
     s.b2.clear_faults();
     s
 }
@@ -67,7 +67,7 @@ async fn a_target_that_has_all_parts_needs_only_to_be_completed() {
         target.order(Fault::access_denied(), When::op(Op::CompleteMultipartUpload));
     }
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Denied, Class::Denied));
+    assert_eq!((told.class("wasabi"), told.class("scw")), (FailureClass::Denied, FailureClass::Denied));
     s.wasabi.clear_faults();
     s.scw.clear_faults();
     let reads = s.b2.calls(Op::GetObject);
@@ -123,15 +123,19 @@ async fn what_was_sent_of_another_content_is_not_gone_on_with() {
 async fn parts_that_were_written_down_wrongly_are_found_out_and_the_upload_begins_anew() {
     for forged in [
         // The store has another part than it seems.
-        |part: &mut Part| part.etag = crate::store::ETag::new("\"0f343b0931126a20f133d67c2b018a3b\""),
+        |part: &mut UploadedPart| part.etag = crate::store::ETag::new("\"0f343b0931126a20f133d67c2b018a3b\""),
         // It is a part of something else.
-        |part: &mut Part| part.crc ^= 1,
+        |part: &mut UploadedPart| part.crc ^= 1,
     ] {
         let s = half_done(true).await;
         s.notebook.forge(|page| page.parts.iter_mut().filter(|part| part.number == 1).for_each(forged));
         assert!(s.notebook.parts("wasabi").contains(&1) && s.notebook.parts("scw").contains(&1));
         let told = s.copy(&s.job("big").await).await;
-        assert_eq!((told.class("wasabi"), told.class("scw")), (Class::Transient, Class::Transient), "{told:?}");
+        assert_eq!(
+            (told.class("wasabi"), told.class("scw")),
+            (FailureClass::Transient, FailureClass::Transient),
+            "{told:?}"
+        );
         assert!(s.wasabi.keys().is_empty() && s.scw.keys().is_empty() && s.leaves_no_upload());
         assert!(s.copy(&s.job("big").await).await.is_proven());
         assert!(s.is_everywhere("big"));
@@ -150,7 +154,7 @@ async fn nothing_is_begun_at_a_store_before_it_is_written_down() {
         s.stop.cancel();
     };
     let (told, ()) = tokio::join!(s.copy(&job), stop);
-    assert_eq!(told.ended, Ended::Cancelled);
+    assert_eq!(told.ended, CopyEnd::Cancelled);
     assert_eq!((s.wasabi.calls(Op::CreateMultipartUpload), s.scw.calls(Op::CreateMultipartUpload)), (0, 0));
 }
 
@@ -160,7 +164,7 @@ async fn where_versions_are_kept_a_second_attempt_looks_for_the_first_before_it_
     s.b2.put("k", "hello");
     s.wasabi.order(Fault::LoseAnswer, When::op(Op::PutObject).next(1));
     let told = s.copy(&s.job("k").await).await;
-    assert_eq!(told.class("wasabi"), Class::Transient);
+    assert_eq!(told.class("wasabi"), FailureClass::Transient);
     let (left, mut job) = (s.wasabi.writes("k"), s.job("k").await);
     job.targets.iter_mut().for_each(|target| target.again = true);
     let told = s.copy(&job).await;

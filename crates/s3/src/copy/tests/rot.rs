@@ -13,18 +13,18 @@ const PARTS: &str = "0f343b0931126a20f133d67c2b018a3b-2";
 type Change = Box<dyn Fn(&Setup, &str)>;
 
 /// Copies an object of this size from b2 to scw, and returns what is on record of it then.
-async fn copied(s: &Setup, key: &str, size: u64, etag: Option<&str>) -> (Content, Kept) {
+async fn copied(s: &Setup, key: &str, size: u64, etag: Option<&str>) -> (Content, RecordedSource) {
     s.b2.put_synthetic(key, Synthetic::new(1, size));
     if let Some(etag) = etag {
         s.b2.set_etag(key, etag);
     }
     let told = s.copy(&Job { targets: vec![s.target("scw").await], ..s.job(key).await }).await;
     assert_eq!(told.of("scw"), Ok(Verified::Compared));
-    (told.read().unwrap(), Kept { reading: told.said(), recorded_us: Some(0) })
+    (told.read().unwrap(), RecordedSource { reading: told.said(), recorded_us: Some(0) })
 }
 
 /// From b2, else from scw, to wasabi.
-async fn to_wasabi(s: &Setup, key: &str, (content, kept): &(Content, Kept)) -> Job {
+async fn to_wasabi(s: &Setup, key: &str, (content, kept): &(Content, RecordedSource)) -> Job {
     let source = async |bucket| Source { store: s.store(bucket).await, recorded: true, primary: bucket == "b2" };
     Job {
         content: Some(*content),
@@ -84,7 +84,7 @@ async fn rot_and_an_old_state_at_the_primary_are_left_there_and_another_replica_
             let there = s.b2.inspect(&key);
             let told = s.copy(&to_wasabi(&s, &key, &on_record).await).await;
             assert_eq!((told.stale(), told.changed()), (vec!["b2"], None), "{what}, {size}");
-            assert!(told.steps.iter().any(|step| matches!(step, Step::Stale { park: true, .. })), "{what}, {size}");
+            assert!(told.steps.iter().any(|step| matches!(step, CopyStep::Stale { park: true, .. })), "{what}, {size}");
             assert_eq!((told.of("wasabi"), told.read()), (Ok(Verified::Compared), Some(on_record.0)), "{what}, {size}");
             // The primary's words are not replaced by another's.
             assert_eq!(told.said(), None, "{what}, {size}");
@@ -118,7 +118,7 @@ async fn where_no_good_copy_is_left_the_targets_are_told_why() {
     s.b2.damage("k", 17);
     s.scw.damage("k", 17);
     let told = s.copy(&to_wasabi(&s, "k", &on_record).await).await;
-    assert_eq!((told.stale(), told.class("wasabi"), told.read()), (vec!["b2", "scw"], Class::Corrupt, None));
+    assert_eq!((told.stale(), told.class("wasabi"), told.read()), (vec!["b2", "scw"], FailureClass::Corrupt, None));
     assert!(s.wasabi.keys().is_empty());
 }
 
@@ -138,6 +138,6 @@ async fn a_store_that_has_shown_md5s_is_held_to_them() {
     s.b2.put("rotten", "bytes");
     s.b2.damage("rotten", 1);
     let told = s.copy(&job("rotten").await).await;
-    assert_eq!((told.class("wasabi"), told.stale()), (Class::Corrupt, vec!["b2"]));
+    assert_eq!((told.class("wasabi"), told.stale()), (FailureClass::Corrupt, vec!["b2"]));
     assert!(told.of("wasabi").unwrap_err().message.ends_with("they are damaged where they are kept"), "{told:?}");
 }

@@ -52,14 +52,14 @@ async fn damage_that_stays_is_not_recorded() {
     let s = little_memory().await;
     s.wasabi.order(Fault::FlipArriving { at: 17 }, When::op(Op::UploadPart));
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Corrupt, Ok(Verified::Compared)), "{told:?}");
+    assert_eq!((told.class("wasabi"), told.of("scw")), (FailureClass::Corrupt, Ok(Verified::Compared)), "{told:?}");
 }
 
 #[tokio::test]
 async fn what_carried_no_hash_is_not_taken_for_checked() {
     let s = little_memory().await;
     s.wasabi.order(Fault::WrongEtag, When::op(Op::CompleteMultipartUpload));
-    let facts = settings::Facts { checks_md5: Some(true), ..settings::Facts::default() };
+    let facts = settings::StoreOverrides { checks_md5: Some(true), ..settings::StoreOverrides::default() };
     let told = s.copy(&s.job_knowing("big", settings::Provider::Generic, facts).await).await;
     assert_eq!(told.of("wasabi"), Ok(Verified::ReadBack), "{told:?}");
 }
@@ -83,7 +83,7 @@ async fn a_source_that_breaks_for_good_fails_the_attempt_and_no_store_takes_the_
     let s = little_memory().await;
     s.b2.order(Fault::CutBody { after: 5_000_000 }, When::op(Op::GetObject).skip(1));
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!(told.sources_failed(), [("b2", Class::Transient)]);
+    assert_eq!(told.sources_failed(), [("b2", FailureClass::Transient)]);
     // The last part is shorter than what comes before the end.
     let upload = s.wasabi.uploads().remove(0);
     assert_eq!(
@@ -99,7 +99,7 @@ async fn a_part_that_comes_with_other_bytes_when_it_is_read_again_is_not_recorde
     s.wasabi.order(Fault::internal_error(), When::op(Op::UploadPart).next(1));
     s.b2.order(Fault::FlipBody { at: 17 }, When::op(Op::GetObject).skip(5));
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Corrupt, Ok(Verified::Compared)));
+    assert_eq!((told.class("wasabi"), told.of("scw")), (FailureClass::Corrupt, Ok(Verified::Compared)));
     let why = told.of("wasabi").unwrap_err().message;
     assert!(
         why.starts_with("source b2: part ") && why.ends_with(" came with other bytes when it was read again"),
@@ -117,7 +117,7 @@ async fn a_source_that_fails_when_a_part_is_read_again_is_told_as_the_reason() {
     s.wasabi.order(Fault::internal_error(), When::op(Op::UploadPart).next(1));
     s.b2.order(Fault::access_denied(), When::op(Op::GetObject).skip(5));
     let told = s.copy(&s.job("big").await).await;
-    assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Denied, Ok(Verified::Compared)));
+    assert_eq!((told.class("wasabi"), told.of("scw")), (FailureClass::Denied, Ok(Verified::Compared)));
     let why = told.of("wasabi").unwrap_err();
-    assert!(why.message.starts_with("source b2: ") && why.source.is_some(), "{why:?}");
+    assert!(why.message.starts_with("source b2: ") && why.failed_source.is_some(), "{why:?}");
 }

@@ -28,8 +28,8 @@ async fn what_was_read_is_told_before_any_target_is() {
     let s = Setup::new().await;
     s.b2.put("k", "hello");
     let told = s.copy(&s.job("k").await).await;
-    assert!(matches!(told.steps.first(), Some(Step::Described { .. })), "{told:?}");
-    let Some(Step::Read { from, content, .. }) = told.steps.get(1) else { panic!("{told:?}") };
+    assert!(matches!(told.steps.first(), Some(CopyStep::Described { .. })), "{told:?}");
+    let Some(CopyStep::Read { from, content, .. }) = told.steps.get(1) else { panic!("{told:?}") };
     assert_eq!((from.as_str(), *content), ("b2", s.b2.inspect("k").unwrap().content));
 }
 
@@ -39,7 +39,7 @@ async fn a_failed_target_does_not_stop_another() {
     s.b2.put("k", "hello");
     s.wasabi.order(Fault::access_denied(), When::op(Op::PutObject));
     let told = s.copy(&s.job("k").await).await;
-    assert_eq!(told.class("wasabi"), Class::Denied);
+    assert_eq!(told.class("wasabi"), FailureClass::Denied);
     assert!(told.of("wasabi").unwrap_err().message.starts_with("target wasabi: PutObject: 403 AccessDenied"));
     assert_eq!(told.of("scw"), Ok(Verified::Compared));
 }
@@ -54,7 +54,7 @@ async fn a_proven_target_is_told_while_another_still_runs() {
     let copying = copy(&job, &s.memory, &s.stop, &steps);
     let listening = async {
         loop {
-            if let Step::Target { replica, result } = told.recv().await.unwrap() {
+            if let CopyStep::Target { replica, result } = told.recv().await.unwrap() {
                 break (replica, result);
             }
         }
@@ -66,7 +66,7 @@ async fn a_proven_target_is_told_while_another_still_runs() {
     };
     assert_eq!((first.0.as_str(), first.1), ("scw", Ok(Verified::Compared)));
     stalled.clear();
-    assert_eq!(copying.await, Ended::Done);
+    assert_eq!(copying.await, CopyEnd::Done);
     assert!(s.is_everywhere("k"));
 }
 
@@ -92,7 +92,7 @@ async fn sizes_around_the_edge_of_one_request_arrive_whole() {
         for stated_bytes in [None, Some(size)] {
             let told = s.copy(&Job { stated_bytes, ..s.job(&key).await }).await;
             assert!(told.is_proven() && s.is_everywhere(&key), "{size} {stated_bytes:?}: {told:?}");
-            // Whoever stated the size need not be told.
+            // A stated size is not reported again.
             assert_eq!(told.opened, stated_bytes.map_or(vec![size], |_| vec![]), "{size} {stated_bytes:?}");
         }
     }
@@ -168,7 +168,7 @@ async fn metadata_that_cannot_be_carried_is_refused_and_never_dropped() {
         let told = s.copy(&s.job("k").await).await;
         for target in ["wasabi", "scw"] {
             let why = told.of(target).unwrap_err();
-            assert_eq!(why.class, Class::Refused, "{why:?}");
+            assert_eq!(why.class, FailureClass::Refused, "{why:?}");
             assert!(why.message.contains("x-amz-meta-city"), "{why:?}");
         }
     }
@@ -182,7 +182,7 @@ async fn a_throttling_store_says_for_how_long() {
     let wait = std::time::Duration::from_secs(7);
     s.wasabi.order(Fault::slow_down_for(wait), When::op(Op::PutObject));
     let why = s.copy(&s.job("k").await).await.of("wasabi").unwrap_err();
-    assert_eq!((why.class, why.retry_after), (Class::Throttled, Some(wait)));
+    assert_eq!((why.class, why.retry_after), (FailureClass::Throttled, Some(wait)));
 }
 
 #[tokio::test]
@@ -204,10 +204,10 @@ async fn a_write_whose_end_was_not_seen_is_told_and_not_sent_again() {
         let before = s.wasabi.calls(Op::PutObject);
         s.wasabi.order(fault, When::op(Op::PutObject).next(1));
         let told = s.copy(&s.job("k").await).await;
-        assert_eq!((told.class("wasabi"), told.of("scw")), (Class::Transient, Ok(Verified::Compared)));
+        assert_eq!((told.class("wasabi"), told.of("scw")), (FailureClass::Transient, Ok(Verified::Compared)));
         assert_eq!(s.wasabi.calls(Op::PutObject), before + 1);
         let ended = |of: &str| {
-            told.steps.iter().any(|step| matches!(step, Step::WriteEnded { replica } if replica.as_str() == of))
+            told.steps.iter().any(|step| matches!(step, CopyStep::WriteEnded { replica } if replica.as_str() == of))
         };
         assert_eq!((ended("wasabi"), ended("scw")), (false, true), "{told:?}");
     }
@@ -227,11 +227,11 @@ async fn a_website_redirect_is_copied_where_its_store_takes_it_and_missed_by_nam
             let job = s.job("k").await;
             let told = s.copy(&job).await;
             assert!(told.is_proven(), "{habit:?}, {bytes}: {told:?}");
-            let lacks: Vec<_> = told.steps.iter().filter(|step| matches!(step, Step::Lacks { .. })).collect();
+            let lacks: Vec<_> = told.steps.iter().filter(|step| matches!(step, CopyStep::Lacks { .. })).collect();
             let property = copyhold_core::domain::NotCarried::Redirect;
             assert_eq!(
                 lacks,
-                [&Step::Lacks { replica: ReplicaName::new("wasabi").unwrap(), property }],
+                [&CopyStep::Lacks { replica: ReplicaName::new("wasabi").unwrap(), property }],
                 "{habit:?}, {bytes}"
             );
             let kept = |bucket: &BucketHandle| {

@@ -3,10 +3,10 @@
 use aws_sdk_s3::types::DefaultRetention;
 
 use super::{
-    Known, Probe, Store, StoreError,
-    fact::{Fact, Found},
+    Probe, Store, StoreError, Tristate,
+    facts::{Fact, Found},
 };
-use crate::store::{Operation, Reason, document::WholeDocument, progress::Progress, versions::Versioning};
+use crate::store::{Operation, Reason, stall_timeout::Progress, versions::Versioning, xml_document::WholeDocument};
 
 /// Whether what is written can be removed again.
 pub(super) enum Lock {
@@ -46,7 +46,7 @@ impl Probe<'_> {
             }
             Err(error) if has_no_locks(&error) => Lock::None,
             // A lock needs versions: where the bucket says that it keeps none, an answer that makes no sense hides none.
-            Err(error) if error.reason() == Reason::NotUnderstood && self.versioned == Known::No => Lock::None,
+            Err(error) if error.reason() == Reason::NotUnderstood && self.versioned == Tristate::No => Lock::None,
             Err(error) => Lock::Unseen(error),
         }
     }
@@ -69,7 +69,7 @@ fn words(rule: &DefaultRetention) -> String {
     }
 }
 
-impl Known {
+impl Tristate {
     pub(super) fn is_yes(self) -> bool {
         self == Self::Yes
     }

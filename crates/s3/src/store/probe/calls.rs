@@ -10,15 +10,15 @@ use md5::{Digest, Md5 as Hasher};
 use super::{Probe, Store, StoreError};
 use crate::store::{
     ETag, Md5, Metadata, Operation, Reason, UploadId,
-    blank::to_sdk,
-    document::WholeDocument,
-    progress::{Progress, lent},
-    spelling::Spelling,
+    blank_keys::to_sdk,
+    key_encoding::KeyEncoding,
+    stall_timeout::{Progress, lent},
+    xml_document::WholeDocument,
 };
 
 /// What goes with an object; nothing stated: the right Content-MD5.
 #[derive(Default)]
-pub(super) struct Sending<'a> {
+pub(super) struct PutOptions<'a> {
     pub hash: Hash,
     pub only_if_absent: bool,
     pub metadata: Option<&'a Metadata>,
@@ -67,7 +67,7 @@ impl Probe<'_> {
         &mut self,
         key: &ObjectKey,
         bytes: &[u8],
-        sending: Sending<'_>,
+        sending: PutOptions<'_>,
     ) -> Result<Sent, StoreError> {
         self.trail.writes(key);
         let Store { client, bucket, .. } = self.store;
@@ -222,7 +222,7 @@ impl Probe<'_> {
             .encoding_type(EncodingType::Url);
         let call = call.customize().interceptor(WholeDocument::OBJECTS);
         let answer = self.store.call(Operation::ListObjects, &Progress::default(), call.send()).await?;
-        let spelling = Spelling::of(answer.encoding_type.as_ref());
+        let spelling = KeyEncoding::of(answer.encoding_type.as_ref());
         let keys = answer.contents.unwrap_or_default().into_iter().filter_map(|object| object.key);
         Ok(keys.map(|key| spelling.text(key)).collect())
     }

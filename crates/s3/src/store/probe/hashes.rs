@@ -4,9 +4,9 @@ use bytes::Bytes;
 use copyhold_core::domain::ObjectKey;
 
 use super::{
-    Known, Probe, StoreError,
-    calls::{Hash, Sending, md5_of},
-    fact::{Fact, Found},
+    Probe, StoreError, Tristate,
+    calls::{Hash, PutOptions, md5_of},
+    facts::{Fact, Found},
     is_refusal,
 };
 use crate::store::UploadId;
@@ -17,7 +17,7 @@ pub(super) const CHECKS_MD5: &str = "a wrong Content-MD5 is refused, and nothing
 impl Probe<'_> {
     pub(super) async fn hashes_of_a_put(&mut self) {
         let key = self.key("etag");
-        let found = match self.put(&key, BYTES, Sending::default()).await {
+        let found = match self.put(&key, BYTES, PutOptions::default()).await {
             Ok(sent) => Found::plain(sent.etag.is_md5(&md5_of(BYTES))),
             Err(error) => Found::unclear(&error),
         };
@@ -26,18 +26,23 @@ impl Probe<'_> {
         let checked = self.refuses("md5", Hash::WrongMd5).await;
         let profile = self.checks_md5();
         let needed = profile.is_yes();
-        let advice = (needed && checked.measured == Known::No).then(|| "checks_md5 = false".to_owned());
+        let advice = (needed && checked.measured == Tristate::No).then(|| "checks_md5 = false".to_owned());
         self.found(Fact { needed, ..Fact::new("checks_md5", CHECKS_MD5, profile, checked).advise(advice) });
 
         let key = self.key("crc64");
-        let sent = self.put(&key, BYTES, Sending { hash: Hash::Crc64, ..Sending::default() }).await;
+        let sent = self.put(&key, BYTES, PutOptions { hash: Hash::Crc64, ..PutOptions::default() }).await;
         let taken = was_taken(sent.map(drop));
         let says = "x-amz-checksum-crc64nvme is taken";
         let goes_on = taken.measured.is_yes();
         self.found(Fact::new("takes_crc64", says, self.profile().hashes.takes_crc64, taken));
         if goes_on {
             let checked = self.refuses("crc64-wrong", Hash::WrongCrc64).await;
-            self.found(Fact::new("checks_crc64", "a wrong one is refused, and nothing kept", Known::Unknown, checked));
+            self.found(Fact::new(
+                "checks_crc64",
+                "a wrong one is refused, and nothing kept",
+                Tristate::Unknown,
+                checked,
+            ));
         }
     }
 
@@ -50,7 +55,7 @@ impl Probe<'_> {
         };
         let profile = self.checks_md5();
         let needed = profile.is_yes();
-        let advice = (needed && checked.measured == Known::No).then(|| "checks_md5 = false".to_owned());
+        let advice = (needed && checked.measured == Tristate::No).then(|| "checks_md5 = false".to_owned());
         let says = "of a part, a wrong Content-MD5 is refused";
         self.found(Fact { needed, ..Fact::new("checks_md5_on_parts", says, profile, checked).advise(advice) });
 
@@ -70,20 +75,20 @@ impl Probe<'_> {
             self.found(Fact::new(
                 "checks_crc64_on_parts",
                 "of a part, a wrong one is refused",
-                Known::Unknown,
+                Tristate::Unknown,
                 checked,
             ));
         }
     }
 
-    /// That nobody measured it is not that it is so.
-    fn checks_md5(&self) -> Known {
-        if self.profile().hashes.checks_md5 { Known::Yes } else { Known::Unknown }
+    /// An unmeasured property is not taken for granted.
+    fn checks_md5(&self) -> Tristate {
+        if self.profile().hashes.checks_md5 { Tristate::Yes } else { Tristate::Unknown }
     }
 
     async fn refuses(&mut self, name: &str, hash: Hash) -> Found {
         let key = self.key(name);
-        let error = match self.put(&key, BYTES, Sending { hash, ..Sending::default() }).await {
+        let error = match self.put(&key, BYTES, PutOptions { hash, ..PutOptions::default() }).await {
             Ok(_) => return Found::no("it is taken"),
             Err(error) if is_refusal(&error) => error,
             Err(error) => return Found::unclear(&error),

@@ -6,9 +6,9 @@
 use copyhold_core::domain::{MAX_KEY_BYTES, ObjectKey};
 
 use super::{
-    Ended, FOLDER, Known, Probe,
-    calls::Sending,
-    fact::{Fact, Found},
+    Ended, FOLDER, Probe, Tristate,
+    calls::PutOptions,
+    facts::{Fact, Found},
     is_refusal,
 };
 
@@ -17,28 +17,33 @@ const BYTES: &[u8] = b"under an odd key";
 const SHORTER: [usize; 6] = [1_000, 900, 768, 512, 250, 128];
 
 /// A key by its end, and the one that a store which changes keys would make of it.
-struct Odd {
+struct OddKey {
     name: &'static str,
     says: &'static str,
     end: &'static str,
     twin: &'static str,
 }
 
-const ODD: &[Odd] = &[
-    Odd { name: "key_double_slash", says: "the key a//b is held", end: "a//b", twin: "a/b" },
-    Odd { name: "key_dot", says: "the key a/./b is held", end: "a/./b", twin: "a/b" },
-    Odd { name: "key_dot_dot", says: "the key a/../b is held", end: "a/../b", twin: "b" },
-    Odd { name: "key_blank", says: "a key with a blank is held", end: "a b", twin: "a+b" },
-    Odd { name: "key_plus", says: "a key with + is held", end: "a+b", twin: "a b" },
-    Odd { name: "key_percent", says: "the key a%2Fb is held", end: "a%2Fb", twin: "a/b" },
-    Odd { name: "key_unicode", says: "keys outside ASCII are held", end: "u\u{308}\u{1f980}", twin: "\u{fc}\u{1f980}" },
-    Odd { name: "key_case", says: "A and a are two keys", end: "A", twin: "a" },
-    Odd { name: "key_control", says: "a key with a control character is held", end: "a\u{1}b", twin: "ab" },
-    Odd { name: "key_trailing_slash", says: "the key a/ is held", end: "a/", twin: "a" },
+const ODD: &[OddKey] = &[
+    OddKey { name: "key_double_slash", says: "the key a//b is held", end: "a//b", twin: "a/b" },
+    OddKey { name: "key_dot", says: "the key a/./b is held", end: "a/./b", twin: "a/b" },
+    OddKey { name: "key_dot_dot", says: "the key a/../b is held", end: "a/../b", twin: "b" },
+    OddKey { name: "key_blank", says: "a key with a blank is held", end: "a b", twin: "a+b" },
+    OddKey { name: "key_plus", says: "a key with + is held", end: "a+b", twin: "a b" },
+    OddKey { name: "key_percent", says: "the key a%2Fb is held", end: "a%2Fb", twin: "a/b" },
+    OddKey {
+        name: "key_unicode",
+        says: "keys outside ASCII are held",
+        end: "u\u{308}\u{1f980}",
+        twin: "\u{fc}\u{1f980}",
+    },
+    OddKey { name: "key_case", says: "A and a are two keys", end: "A", twin: "a" },
+    OddKey { name: "key_control", says: "a key with a control character is held", end: "a\u{1}b", twin: "ab" },
+    OddKey { name: "key_trailing_slash", says: "the key a/ is held", end: "a/", twin: "a" },
 ];
 
 /// The keys that are held, with the names of their facts.
-type Held = Vec<(&'static str, ObjectKey)>;
+type HeldKeys = Vec<(&'static str, ObjectKey)>;
 
 impl Probe<'_> {
     pub(super) async fn keys(&mut self) -> Result<(), Ended> {
@@ -69,13 +74,13 @@ impl Probe<'_> {
         says: &'static str,
         key: ObjectKey,
         found: Result<Found, Found>,
-        held: &mut Held,
+        held: &mut HeldKeys,
     ) {
-        let profile = if self.profile().refuses_key(&key).is_some() { Known::No } else { Known::Unknown };
+        let profile = if self.profile().refuses_key(&key).is_some() { Tristate::No } else { Tristate::Unknown };
         // A key that is held as another is made good by nothing but a profile that refuses it.
         let (found, needed) = match found {
             Ok(found) => (found, false),
-            Err(mangled) => (mangled, profile != Known::No),
+            Err(mangled) => (mangled, profile != Tristate::No),
         };
         if found.measured.is_yes() {
             held.push((name, key));
@@ -85,7 +90,7 @@ impl Probe<'_> {
 
     /// `Err`: taken, and not held as it is.
     async fn holds(&mut self, key: &ObjectKey, twin: Option<&ObjectKey>) -> Result<Found, Found> {
-        match self.put(key, BYTES, Sending::default()).await {
+        match self.put(key, BYTES, PutOptions::default()).await {
             Ok(_) => {}
             Err(error) if error.is_of_the_path() => {
                 return Ok(Found::no(format!(
@@ -114,7 +119,7 @@ impl Probe<'_> {
         }
     }
 
-    async fn longest_key(&mut self, held: &mut Held) -> Result<(), Ended> {
+    async fn longest_key(&mut self, held: &mut HeldKeys) -> Result<(), Ended> {
         let of_length = |probe: &Self, bytes: usize| probe.key(&"k".repeat(bytes - probe.prefix.len()));
         let longest = of_length(self, MAX_KEY_BYTES);
         let found = self.holds(&longest, None).await;
@@ -135,7 +140,7 @@ impl Probe<'_> {
         Ok(())
     }
 
-    async fn listing(&mut self, held: &Held) {
+    async fn listing(&mut self, held: &HeldKeys) {
         let listed = self.list(&self.prefix, None).await;
         let found = match &listed {
             Ok(listed) => {

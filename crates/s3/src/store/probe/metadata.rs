@@ -1,9 +1,9 @@
 //! Whether what travels beside the bytes arrives.
 
 use super::{
-    Known, Probe,
-    calls::Sending,
-    fact::{Fact, Found},
+    Probe, Tristate,
+    calls::PutOptions,
+    facts::{Fact, Found},
     is_refusal,
 };
 use crate::store::Metadata;
@@ -49,9 +49,9 @@ impl Probe<'_> {
             Err(found) => found,
         };
         let profile = if self.profile().max_metadata_bytes.is_some_and(|most| most >= MUCH_BYTES) {
-            Known::Yes
+            Tristate::Yes
         } else {
-            Known::Unknown
+            Tristate::Unknown
         };
         self.found(Fact::new("metadata_2k", "2 KiB of user metadata are kept", profile, found));
     }
@@ -59,7 +59,7 @@ impl Probe<'_> {
     /// `None`: it was refused.
     async fn round_trip(&mut self, name: &str, metadata: &Metadata) -> Result<Option<Metadata>, Found> {
         let key = self.key(name);
-        match self.put(&key, BYTES, Sending { metadata: Some(metadata), ..Sending::default() }).await {
+        match self.put(&key, BYTES, PutOptions { metadata: Some(metadata), ..PutOptions::default() }).await {
             Ok(_) => {}
             Err(error) if is_refusal(&error) => return Ok(None),
             Err(error) => return Err(Found::unclear(&error)),

@@ -6,13 +6,13 @@
 
 mod bucket;
 mod calls;
-mod fact;
+mod cleanup;
+mod facts;
 mod hashes;
 mod keys;
 mod metadata;
 mod parts;
 mod reads;
-mod trail;
 mod twins;
 
 use std::time::Duration;
@@ -20,22 +20,22 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use fact::Fact;
-pub use trail::Left;
+pub use cleanup::Leftover;
+pub use facts::Fact;
 
-use copyhold_core::domain::Class;
+use copyhold_core::domain::FailureClass;
 
-use super::{Known, Profile, Store, StoreError};
+use super::{Profile, Store, StoreError, Tristate};
 use bucket::Lock;
-use calls::Sending;
-use trail::Trail;
+use calls::PutOptions;
+use cleanup::Cleanup;
 
 /// Everything that a probe writes lies below it, but for one key that begins with a slash and goes on like this.
 const FOLDER: &str = ".copyhold-probe";
 /// What was sent when we were told to stop may still be carried out: it is left so long to end.
 const LAST_REQUEST_MAY_TAKE: Duration = Duration::from_secs(5);
 
-/// Whether this is a key as probes write them. What one had to leave where a lock keeps it is nobody's data.
+/// Returns whether a key was written by a probe. An object that a lock kept a probe from deleting is not user data.
 #[must_use]
 pub fn is_of_a_probe(key: &[u8]) -> bool {
     let below = |key: &[u8]| Some(key.strip_prefix(FOLDER.as_bytes())?.strip_prefix(b"/")?.get(..17)?.to_vec());
@@ -56,7 +56,7 @@ pub struct Report {
     /// Why nothing more was measured, where that is so.
     pub unmeasured: Option<Ended>,
     /// What we wrote and could not remove.
-    pub left: Vec<Left>,
+    pub left: Vec<Leftover>,
 }
 
 /// One probe under way.
@@ -64,9 +64,9 @@ struct Probe<'a> {
     store: &'a Store,
     prefix: String,
     stop: &'a CancellationToken,
-    versioned: Known,
+    versioned: Tristate,
     retention: Option<String>,
-    trail: Trail,
+    trail: Cleanup,
     facts: Vec<Fact>,
 }
 
@@ -87,7 +87,7 @@ pub enum EndedBy {
     LockUnseen,
     NotWritable,
     NotRemovable,
-    /// Somebody told it to stop.
+    /// The caller stopped it.
     Stop,
 }
 
@@ -117,9 +117,9 @@ impl Store {
             store: self,
             prefix,
             stop,
-            versioned: Known::Unknown,
+            versioned: Tristate::Unknown,
             retention: None,
-            trail: Trail::default(),
+            trail: Cleanup::default(),
             facts: Vec::new(),
         };
         let measured = tokio::select! {
@@ -184,9 +184,9 @@ impl Probe<'_> {
     /// Writes one object and removes it, before any other is written.
     async fn may_write_and_remove(&mut self) -> Result<(), Ended> {
         let key = self.key("first");
-        let sent = self.put(&key, b"first", Sending::default()).await;
+        let sent = self.put(&key, b"first", PutOptions::default()).await;
         let sent = sent.map_err(|error| {
-            if error.class() == Class::Denied {
+            if error.class() == FailureClass::Denied {
                 self.trail.forgets(&key);
             }
             Ended::by(EndedBy::NotWritable, format!("nothing can be written: {error}"))
@@ -194,7 +194,7 @@ impl Probe<'_> {
         if self.retention.is_some() {
             return Ok(());
         }
-        let version = sent.version.filter(|_| self.versioned != Known::No);
+        let version = sent.version.filter(|_| self.versioned != Tristate::No);
         let removed = self.delete(&key, version.as_deref()).await;
         removed.map_err(|error| {
             let todo = "a probe needs DeleteObject, and DeleteObjectVersion where versions are kept";
@@ -218,17 +218,17 @@ impl Probe<'_> {
     }
 }
 
-/// A refusal of what was asked, as against a store that is sick or lets nobody in.
+/// Returns whether the store refused the request, as opposed to being unhealthy or rejecting the credentials.
 fn is_refusal(error: &StoreError) -> bool {
     match error.class() {
-        Class::Refused | Class::Corrupt | Class::Changed => true,
-        Class::Transient
-        | Class::Throttled
-        | Class::Full
-        | Class::Denied
-        | Class::Misconfigured
-        | Class::Gone
-        | Class::Archived => false,
+        FailureClass::Refused | FailureClass::Corrupt | FailureClass::Changed => true,
+        FailureClass::Transient
+        | FailureClass::Throttled
+        | FailureClass::Full
+        | FailureClass::Denied
+        | FailureClass::Misconfigured
+        | FailureClass::Gone
+        | FailureClass::Archived => false,
     }
 }
 

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::{
-    Known, Probe, StoreError,
+    Probe, StoreError, Tristate,
     calls::{Hash, md5_of},
-    fact::{Fact, Found},
+    facts::{Fact, Found},
     is_refusal,
 };
 use crate::store::ETag;
@@ -46,7 +46,7 @@ impl Probe<'_> {
             Err(error) if is_refusal(&error) => Found::no(error.brief()),
             Err(error) => Found::unclear(&error),
         };
-        self.found(Fact::new("small_parts", "parts below 5 MiB are taken", Known::Unknown, found));
+        self.found(Fact::new("small_parts", "parts below 5 MiB are taken", Tristate::Unknown, found));
         self.advise_on_md5();
     }
 
@@ -65,8 +65,8 @@ impl Probe<'_> {
         let measured =
             |facts: &[Fact], name: &str| facts.iter().find(|fact| fact.name == name).map(|fact| fact.measured);
         let is = |name: &str, what| measured(&self.facts, name) == Some(what);
-        let checked = is("checks_md5", Known::Yes) && is("checks_md5_on_parts", Known::Yes);
-        let opaque = is("etag_is_md5", Known::No) || is("etag_is_md5_of_md5s", Known::No);
+        let checked = is("checks_md5", Tristate::Yes) && is("checks_md5_on_parts", Tristate::Yes);
+        let opaque = is("etag_is_md5", Tristate::No) || is("etag_is_md5_of_md5s", Tristate::No);
         if !(checked && opaque) || self.profile().hashes.checks_md5 {
             return;
         }

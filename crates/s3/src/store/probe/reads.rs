@@ -1,9 +1,9 @@
 //! Reading, overwriting, and conditions on both.
 
 use super::{
-    Known, Probe,
-    calls::Sending,
-    fact::{Fact, Found},
+    Probe, Tristate,
+    calls::PutOptions,
+    facts::{Fact, Found},
 };
 use crate::store::{ETag, Reason};
 
@@ -15,7 +15,7 @@ const OTHER_ETAG: &str = "\"00000000000000000000000000000000\"";
 impl Probe<'_> {
     pub(super) async fn reading(&mut self) {
         let key = self.key("read");
-        let written = self.put(&key, BYTES, Sending::default()).await;
+        let written = self.put(&key, BYTES, PutOptions::default()).await;
         let found = match written {
             Ok(_) => match self.read(&key).await {
                 Ok(there) => Found::plain(there == BYTES),
@@ -53,8 +53,8 @@ impl Probe<'_> {
     pub(super) async fn overwriting(&mut self) {
         let key = self.key("overwritten");
         let twice = async {
-            self.put(&key, FIRST, Sending::default()).await?;
-            self.put(&key, SECOND, Sending::default()).await?;
+            self.put(&key, FIRST, PutOptions::default()).await?;
+            self.put(&key, SECOND, PutOptions::default()).await?;
             self.read(&key).await
         };
         let found = match twice.await {
@@ -62,7 +62,7 @@ impl Probe<'_> {
             Err(error) => Found::unclear(&error),
         };
         self.found(Fact::needed("overwrites", "what is written again is the later one", found));
-        if self.versioned == Known::Unknown {
+        if self.versioned == Tristate::Unknown {
             let found = match self.list_versions(key.as_str()).await {
                 Ok(versions) => Found::plain(versions.len() > 1),
                 Err(error) => Found::unclear(&error),
@@ -70,7 +70,7 @@ impl Probe<'_> {
             self.versioned = found.measured;
             self.versions(found);
         }
-        let sending = Sending { only_if_absent: true, ..Sending::default() };
+        let sending = PutOptions { only_if_absent: true, ..PutOptions::default() };
         let found = match self.put(&key, FIRST, sending).await {
             Ok(_) => Found::no("ignored"),
             Err(error) if error.reason() == Reason::Replaced => Found::yes(error.brief()),

@@ -8,8 +8,8 @@ use copyhold_core::domain::{MAX_KEY_BYTES, ObjectKey};
 
 use super::{
     Ended, Probe,
-    calls::Sending,
-    fact::{Fact, Found},
+    calls::PutOptions,
+    facts::{Fact, Found},
 };
 
 /// Pairs that a message names at most.
@@ -20,19 +20,19 @@ const TODO: &str = "of two such objects the later copy replaces the earlier, who
                     store that keeps them apart, or never register both";
 
 /// Keys that differ in one kind of detail.
-struct Family {
+struct KeyFamily {
     name: &'static str,
     says: &'static str,
     ends: &'static [&'static str],
 }
 
-const FAMILIES: &[Family] = &[
-    Family {
+const FAMILIES: &[KeyFamily] = &[
+    KeyFamily {
         name: "twins_capitals",
         says: "keys that differ in capitals stay apart",
         ends: &["Photo.JPG", "photo.jpg", "PHOTO.JPG", "dir/x", "Dir/x", "\u{e9}", "\u{c9}", "stra\u{df}e", "strasse"],
     },
-    Family {
+    KeyFamily {
         name: "twins_normal_form",
         says: "keys that differ in Unicode's normal form stay apart",
         ends: &[
@@ -46,32 +46,32 @@ const FAMILIES: &[Family] = &[
             "\u{3a9}",
         ],
     },
-    Family {
+    KeyFamily {
         name: "twins_invisible",
         says: "keys that differ in what is not seen stay apart",
         ends: &["ab", "a\u{200b}b", "a\u{ad}b", "a\u{fe0f}b", "\u{feff}ab", "a b", "a\u{a0}b"],
     },
-    Family {
+    KeyFamily {
         name: "twins_outside_the_basic_plane",
         says: "keys that differ in characters of four bytes stay apart",
         ends: &["a\u{1f600}b", "a\u{1f601}b", "a\u{20000}b", "a?b", "ab"],
     },
-    Family {
+    KeyFamily {
         name: "twins_trimmed",
         says: "keys that differ in blanks and dots at an end stay apart",
         ends: &["a", "a ", "a  ", " a", "a.", "a..", ".a", "d/a", "d /a", "d./a", "d/ a", "a\t", "\ta"],
     },
-    Family {
+    KeyFamily {
         name: "twins_slashes",
         says: "keys that differ in slashes stay apart",
         ends: &["x/y", "x//y", "x///y", "x\\y", "x:y", "x/y/", "x/y//"],
     },
-    Family {
+    KeyFamily {
         name: "twins_segments",
         says: "keys that differ in . and .. stay apart",
         ends: &["x/y", "x/./y", "x/z/../y", "./x/y", "x/y/."],
     },
-    Family {
+    KeyFamily {
         name: "twins_escapes",
         says: "keys that differ in escapes stay apart",
         ends: &[
@@ -79,12 +79,12 @@ const FAMILIES: &[Family] = &[
             "%ff",
         ],
     },
-    Family {
+    KeyFamily {
         name: "twins_cut",
         says: "keys that differ behind ? # ; : @ stay apart",
         ends: &["a", "a?b", "a?c", "a#b", "a#c", "a;b", "a;c", "a:b", "a:c", "a@b", "a@c"],
     },
-    Family {
+    KeyFamily {
         name: "twins_replaced",
         says: "keys that differ in special characters stay apart",
         ends: &["a_b", "a*b", "a|b", "a<b", "a\"b", "a'b", "a-b", "ab"],
@@ -120,7 +120,7 @@ impl Probe<'_> {
             if self.profile().refuses_key(&key).is_some() {
                 continue;
             }
-            match self.put(&key, &content(&key), Sending::default()).await {
+            match self.put(&key, &content(&key), PutOptions::default()).await {
                 Ok(_) => taken.push(key),
                 // Whatever the reason: a copy to it fails, and replaces no other.
                 Err(_) => refused.push(self.end_of(&key)),

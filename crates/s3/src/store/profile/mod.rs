@@ -1,8 +1,7 @@
 //! What one store does differently from others, as data.
 //!
-//! A preset says what its provider documents or was measured to do, and nothing that somebody assumes;
-//! the operator's own facts go before it. Where a copy could not end well it is refused here, in words,
-//! before a byte of it is read.
+//! A preset holds what its provider documents or what was measured, never assumptions; the operator's own settings
+//! override it. A copy that cannot succeed is refused here, with a reason, before a byte of it is read.
 
 mod presets;
 
@@ -21,7 +20,7 @@ pub struct Profile {
     pub max_parts: u32,
     /// Bytes of a part that is not the last, at least.
     pub min_part_bytes: u64,
-    /// All parts but the last must be of one size. Ours always are: kept for whoever plans anew.
+    /// All parts but the last must be of one size. Copyhold's always are: kept for a future change of the plan.
     pub equal_parts: bool,
     /// Bytes of one PUT, and of one part, at most.
     pub max_put_bytes: u64,
@@ -35,7 +34,7 @@ pub struct Profile {
     pub conditions: Conditions,
     pub listing: Listing,
     /// Every overwrite keeps what was there before as an older version.
-    pub keeps_versions: Known,
+    pub keeps_versions: Tristate,
     /// Copies there may have other metadata than their objects: the operator says so.
     pub accepts_altered_metadata: bool,
     /// Storage classes that must be restored before they can be read.
@@ -45,14 +44,14 @@ pub struct Profile {
 /// Whether a store does something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Known {
+pub enum Tristate {
     Yes,
     No,
-    /// Nobody measured it, or it depends on the bucket.
+    /// It was not measured, or depends on the bucket.
     Unknown,
 }
 
-impl From<bool> for Known {
+impl From<bool> for Tristate {
     fn from(yes: bool) -> Self {
         if yes { Self::Yes } else { Self::No }
     }
@@ -69,15 +68,15 @@ pub struct Keys {
     /// With a `/` in front, and not as the key without it, which may be another object's.
     pub leading_slash: bool,
     /// Two keys are never one: it folds neither capitals nor anything else.
-    pub exact: Known,
+    pub exact: Tristate,
 }
 
 /// What a store makes of control characters in keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     Held,
-    /// Not in an upload in parts: its answers name the key as it is, which makes no XML, and nobody can read which upload
-    /// was begun.
+    /// Not in an upload in parts: the answer holds the key unescaped, which is not valid XML, so the upload id cannot
+    /// be read.
     HeldWhole,
     Refused,
 }
@@ -88,34 +87,34 @@ pub struct Hashes {
     /// A wrong Content-MD5 was seen to be refused and nothing of it kept, on PUT and on parts.
     pub checks_md5: bool,
     /// It takes `x-amz-checksum-crc64nvme` on PUT.
-    pub takes_crc64: Known,
+    pub takes_crc64: Tristate,
     /// It takes the same on parts.
-    pub takes_crc64_on_parts: Known,
+    pub takes_crc64_on_parts: Tristate,
 }
 
 /// How a store forms the ETags that it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Etags {
     /// Of one PUT: the MD5 of its bytes.
-    pub of_put_is_md5: Known,
+    pub of_put_is_md5: Tristate,
     /// Of an upload in parts: the MD5 of their MD5s, and how many they were.
-    pub of_parts_is_md5s: Known,
+    pub of_parts_is_md5s: Tristate,
 }
 
 /// Preconditions that are heeded. Nothing is correct by them alone; they save round trips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conditions {
-    pub on_get: Known,
-    pub on_put: Known,
+    pub on_get: Tristate,
+    pub on_put: Tristate,
 }
 
 /// What a listing can be relied upon for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listing {
     /// It shows every object that can be read.
-    pub is_complete: Known,
+    pub is_complete: Tristate,
     /// `start-after` is heeded.
-    pub starts_after: Known,
+    pub starts_after: Tristate,
 }
 
 impl Profile {
@@ -124,7 +123,7 @@ impl Profile {
     pub fn of(replica: &settings::StoreSettings) -> Self {
         let preset = presets::of(replica.provider);
         let facts = &replica.facts;
-        let etags = facts.md5_etags.map(Known::from);
+        let etags = facts.md5_etags.map(Tristate::from);
         Self {
             max_parts: facts.max_parts.unwrap_or(preset.max_parts),
             max_put_bytes: facts.max_put_bytes.unwrap_or(preset.max_put_bytes),
@@ -163,7 +162,7 @@ impl Profile {
         (self.keys.control == Control::HeldWhole && key.as_str().bytes().any(unfit)).then(|| {
             let whose = self.provider.name();
             format!(
-                "the key has a control character, with which {whose} begins no upload in parts that anybody can name"
+                "the key has a control character, with which the id of an upload in parts at {whose} cannot be read"
             )
         })
     }
@@ -192,15 +191,15 @@ impl Profile {
     #[must_use]
     pub fn proves_by_hash(&self, in_parts: bool) -> bool {
         let etag = if in_parts { self.etags.of_parts_is_md5s } else { self.etags.of_put_is_md5 };
-        self.hashes.checks_md5 && etag != Known::Yes
+        self.hashes.checks_md5 && etag != Tristate::Yes
     }
 
     /// The store is known to form this ETag from the content alone, by S3's formula: where two such stores answer the
     /// same, they have the same bytes.
     #[must_use]
     pub fn etag_speaks_of_content(&self, etag: &ETag) -> bool {
-        (etag.looks_like_md5() && self.etags.of_put_is_md5 == Known::Yes)
-            || (etag.looks_like_parts() && self.etags.of_parts_is_md5s == Known::Yes)
+        (etag.looks_like_md5() && self.etags.of_put_is_md5 == Tristate::Yes)
+            || (etag.looks_like_parts() && self.etags.of_parts_is_md5s == Tristate::Yes)
     }
 
     /// Whether objects of this storage class cannot simply be read.
@@ -284,7 +283,7 @@ mod tests {
         measured.hashes.checks_md5 = true;
         assert!(measured.proves_by_hash(false) && measured.proves_by_hash(true));
         // Where an ETag is always the MD5, another one is a reason to look at the bytes.
-        measured.etags.of_put_is_md5 = Known::Yes;
+        measured.etags.of_put_is_md5 = Tristate::Yes;
         assert!(!measured.proves_by_hash(false));
     }
 

@@ -3,7 +3,7 @@
 
 use copyhold_core::domain::MAX_KEY_BYTES;
 
-use super::{Conditions, Control, Etags, Hashes, Keys, Known, Listing, Profile};
+use super::{Conditions, Control, Etags, Hashes, Keys, Listing, Profile, Tristate};
 use crate::settings::Provider;
 
 const MIB: u64 = 1 << 20;
@@ -36,25 +36,25 @@ const GENERIC: Profile = Profile {
         control: Control::Held,
         untidy: true,
         leading_slash: true,
-        exact: Known::Unknown,
+        exact: Tristate::Unknown,
     },
     max_metadata_bytes: None,
-    hashes: Hashes { checks_md5: false, takes_crc64: Known::Unknown, takes_crc64_on_parts: Known::Unknown },
-    etags: Etags { of_put_is_md5: Known::Unknown, of_parts_is_md5s: Known::Unknown },
-    conditions: Conditions { on_get: Known::Unknown, on_put: Known::Unknown },
-    listing: Listing { is_complete: Known::Unknown, starts_after: Known::Unknown },
-    keeps_versions: Known::Unknown,
+    hashes: Hashes { checks_md5: false, takes_crc64: Tristate::Unknown, takes_crc64_on_parts: Tristate::Unknown },
+    etags: Etags { of_put_is_md5: Tristate::Unknown, of_parts_is_md5s: Tristate::Unknown },
+    conditions: Conditions { on_get: Tristate::Unknown, on_put: Tristate::Unknown },
+    listing: Listing { is_complete: Tristate::Unknown, starts_after: Tristate::Unknown },
+    keeps_versions: Tristate::Unknown,
     accepts_altered_metadata: false,
     cold_classes: &[],
 };
 
 const AWS: Profile = Profile {
     provider: Provider::Aws,
-    keys: Keys { exact: Known::Yes, ..GENERIC.keys },
+    keys: Keys { exact: Tristate::Yes, ..GENERIC.keys },
     max_metadata_bytes: Some(2 * 1024),
-    hashes: Hashes { takes_crc64: Known::Yes, takes_crc64_on_parts: Known::Yes, ..GENERIC.hashes },
-    conditions: Conditions { on_get: Known::Yes, on_put: Known::Yes },
-    listing: Listing { is_complete: Known::Yes, starts_after: Known::Yes },
+    hashes: Hashes { takes_crc64: Tristate::Yes, takes_crc64_on_parts: Tristate::Yes, ..GENERIC.hashes },
+    conditions: Conditions { on_get: Tristate::Yes, on_put: Tristate::Yes },
+    listing: Listing { is_complete: Tristate::Yes, starts_after: Tristate::Yes },
     cold_classes: &["GLACIER", "DEEP_ARCHIVE"],
     ..GENERIC
 };
@@ -62,9 +62,9 @@ const AWS: Profile = Profile {
 const B2: Profile = Profile {
     provider: Provider::B2,
     keys: Keys { control: Control::Refused, ..GENERIC.keys },
-    // It refused all x-amz-checksum-* headers; said to take them since July 2025, which nobody here measured.
-    hashes: Hashes { takes_crc64: Known::No, takes_crc64_on_parts: Known::No, ..GENERIC.hashes },
-    keeps_versions: Known::Yes,
+    // It refused all x-amz-checksum-* headers. It is said to accept them since July 2025, which was not measured here.
+    hashes: Hashes { takes_crc64: Tristate::No, takes_crc64_on_parts: Tristate::No, ..GENERIC.hashes },
+    keeps_versions: Tristate::Yes,
     ..GENERIC
 };
 
@@ -84,7 +84,7 @@ const R2: Profile = Profile {
     max_put_bytes: 5 * GIB - 5 * MIB,
     max_object_bytes: 5 * 1024 * GIB - 5 * GIB,
     max_metadata_bytes: Some(8 * 1024),
-    hashes: Hashes { takes_crc64: Known::Yes, takes_crc64_on_parts: Known::Yes, ..GENERIC.hashes },
+    hashes: Hashes { takes_crc64: Tristate::Yes, takes_crc64_on_parts: Tristate::Yes, ..GENERIC.hashes },
     ..GENERIC
 };
 
@@ -92,19 +92,19 @@ const MINIO: Profile = Profile {
     provider: Provider::Minio,
     keys: Keys { untidy: false, ..GENERIC.keys },
     // `a` beside `a/b` is accepted, and hidden.
-    listing: Listing { is_complete: Known::No, ..GENERIC.listing },
+    listing: Listing { is_complete: Tristate::No, ..GENERIC.listing },
     ..GENERIC
 };
 
 /// Measured with Garage 2.5.0.
 const GARAGE: Profile = Profile {
     provider: Provider::Garage,
-    keys: Keys { control: Control::HeldWhole, leading_slash: false, exact: Known::Yes, ..GENERIC.keys },
-    hashes: Hashes { checks_md5: true, takes_crc64: Known::Yes, takes_crc64_on_parts: Known::Yes },
-    etags: Etags { of_put_is_md5: Known::Yes, of_parts_is_md5s: Known::Yes },
-    conditions: Conditions { on_get: Known::Yes, on_put: Known::No },
-    listing: Listing { is_complete: Known::Yes, starts_after: Known::Yes },
-    keeps_versions: Known::No,
+    keys: Keys { control: Control::HeldWhole, leading_slash: false, exact: Tristate::Yes, ..GENERIC.keys },
+    hashes: Hashes { checks_md5: true, takes_crc64: Tristate::Yes, takes_crc64_on_parts: Tristate::Yes },
+    etags: Etags { of_put_is_md5: Tristate::Yes, of_parts_is_md5s: Tristate::Yes },
+    conditions: Conditions { on_get: Tristate::Yes, on_put: Tristate::No },
+    listing: Listing { is_complete: Tristate::Yes, starts_after: Tristate::Yes },
+    keeps_versions: Tristate::No,
     ..GENERIC
 };
 
@@ -112,10 +112,10 @@ const GARAGE: Profile = Profile {
 const CEPH: Profile = Profile {
     provider: Provider::Ceph,
     // It takes a CRC-64 and does not look at it.
-    hashes: Hashes { checks_md5: true, takes_crc64: Known::Yes, takes_crc64_on_parts: Known::Yes },
-    etags: Etags { of_put_is_md5: Known::Yes, of_parts_is_md5s: Known::Yes },
-    conditions: Conditions { on_get: Known::Yes, on_put: Known::Yes },
-    listing: Listing { is_complete: Known::Yes, starts_after: Known::Yes },
+    hashes: Hashes { checks_md5: true, takes_crc64: Tristate::Yes, takes_crc64_on_parts: Tristate::Yes },
+    etags: Etags { of_put_is_md5: Tristate::Yes, of_parts_is_md5s: Tristate::Yes },
+    conditions: Conditions { on_get: Tristate::Yes, on_put: Tristate::Yes },
+    listing: Listing { is_complete: Tristate::Yes, starts_after: Tristate::Yes },
     ..GENERIC
 };
 

@@ -1,6 +1,6 @@
 //! What answers lead to, from servers that are none of S3's best.
 
-use copyhold_core::domain::Class;
+use copyhold_core::domain::FailureClass;
 
 use super::{canned::Canned, *};
 
@@ -9,7 +9,7 @@ async fn head_of(answer: impl Into<Vec<u8>>) -> Result<Head, StoreError> {
     store(&server.endpoint).await.head(&key("k")).await
 }
 
-async fn get_of(answer: impl Into<Vec<u8>>) -> Result<Get, StoreError> {
+async fn get_of(answer: impl Into<Vec<u8>>) -> Result<GetResponse, StoreError> {
     let server = Canned::new([answer]).await;
     store(&server.endpoint).await.get(&key("k"), Some(0..10), None).await
 }
@@ -23,13 +23,13 @@ async fn an_error_is_told_with_status_code_and_request() {
     let body = "<Error><Code>AccessDenied</Code><Message>No.</Message></Error>";
     let error = get_of(with_body("403 Forbidden", body)).await.unwrap_err();
     assert_eq!(error.to_string(), "GetObject: 403 AccessDenied (request R1): No.");
-    assert_eq!(error.class(), Class::Denied);
+    assert_eq!(error.class(), FailureClass::Denied);
 }
 
 #[tokio::test]
 async fn a_web_page_is_no_object_and_told_as_what_it_is() {
     let error = get_of(with_body("503 Busy", "<html><body>nginx</body></html>")).await.unwrap_err();
-    assert_eq!(error.class(), Class::Throttled);
+    assert_eq!(error.class(), FailureClass::Throttled);
     assert!(error.to_string().ends_with("an HTML page instead of an answer of S3"), "{error}");
 }
 
@@ -37,7 +37,7 @@ async fn a_web_page_is_no_object_and_told_as_what_it_is() {
 async fn a_success_in_html_is_no_success() {
     let server = Canned::new([with_body("200 OK", "<html>Welcome</html>")]).await;
     let error = store(&server.endpoint).await.create_multipart(&key("k"), &Metadata::default()).await.unwrap_err();
-    assert_eq!(error.class(), Class::Transient, "{error}");
+    assert_eq!(error.class(), FailureClass::Transient, "{error}");
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn an_error_inside_a_success_is_an_error() {
     let store = store(&server.endpoint).await;
     let upload = UploadId::new("u1");
     let error = store.complete_multipart(&key("k"), &upload, &[ETag::new("\"a\"")]).await.unwrap_err();
-    assert_eq!(error.class(), Class::Transient);
+    assert_eq!(error.class(), FailureClass::Transient);
     assert!(error.to_string().contains("InternalError"), "{error}");
 }
 
@@ -56,7 +56,7 @@ async fn a_redirect_names_the_region() {
     let body = "<Error><Code>PermanentRedirect</Code><Endpoint>x.s3.eu-west-1.amazonaws.com</Endpoint></Error>";
     let answer = with_body("301 Moved Permanently\r\nx-amz-bucket-region: eu-west-1", body);
     let error = get_of(answer).await.unwrap_err();
-    assert_eq!(error.class(), Class::Misconfigured);
+    assert_eq!(error.class(), FailureClass::Misconfigured);
     assert!(error.to_string().contains("the bucket is in region eu-west-1"), "{error}");
     let error = head_of("301 Moved Permanently\r\nx-amz-bucket-region: eu-west-1\r\nContent-Length: 0\r\n\r\n").await;
     assert!(error.unwrap_err().to_string().contains("the bucket is in region eu-west-1"));
@@ -66,7 +66,7 @@ async fn a_redirect_names_the_region() {
 async fn a_range_that_was_not_asked_for_is_not_read() {
     for range in ["bytes 1-10/100", "bytes 0-9/*", "nonsense"] {
         let answer = format!("206 Partial Content\r\nContent-Range: {range}\r\nContent-Length: 10\r\n\r\n0123456789");
-        assert_eq!(get_of(answer).await.unwrap_err().class(), Class::Transient, "{range}");
+        assert_eq!(get_of(answer).await.unwrap_err().class(), FailureClass::Transient, "{range}");
     }
     let whole = "200 OK\r\nContent-Length: 11\r\n\r\n01234567890";
     assert!(get_of(whole).await.unwrap_err().to_string().contains("does not answer ranges"));
@@ -83,7 +83,7 @@ async fn an_answer_that_nothing_shows_to_be_an_object_is_not_read() {
             error.to_string(),
             "GetObject: an answer with neither ETag nor Last-Modified is no object (does the endpoint speak S3?)"
         );
-        assert_eq!(error.class(), Class::Transient);
+        assert_eq!(error.class(), FailureClass::Transient);
     }
     let dated = "200 OK\r\nLast-Modified: Thu, 01 Dec 1994 16:00:00 GMT\r\nContent-Length: 3\r\n\r\n012";
     assert_eq!(get_of(dated).await.unwrap().head.size_bytes, 3);
@@ -92,7 +92,7 @@ async fn an_answer_that_nothing_shows_to_be_an_object_is_not_read() {
 #[tokio::test]
 async fn a_body_without_a_length_is_not_believed() {
     let chunked = "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
-    assert_eq!(get_of(chunked).await.unwrap_err().class(), Class::Transient);
+    assert_eq!(get_of(chunked).await.unwrap_err().class(), FailureClass::Transient);
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn a_header_that_is_no_text_is_refused_by_its_name() {
         answer.extend(b"\xfcrich\r\nContent-Length: 0\r\n\r\n");
         let told = match head_of(answer).await {
             Err(error) => {
-                assert_eq!(error.class(), Class::Refused, "{error}");
+                assert_eq!(error.class(), FailureClass::Refused, "{error}");
                 error.to_string()
             }
             // What cannot be read is replaced by what cannot be carried.
@@ -115,7 +115,7 @@ async fn a_header_that_is_no_text_is_refused_by_its_name() {
 #[tokio::test]
 async fn metadata_that_the_store_withholds_is_missed() {
     let error = head_of("200 OK\r\nx-amz-missing-meta: 2\r\nContent-Length: 0\r\n\r\n").await.unwrap_err();
-    assert_eq!(error.class(), Class::Refused);
+    assert_eq!(error.class(), FailureClass::Refused);
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn a_plain_server_behind_https_is_a_matter_of_configuration() {
     let server = Canned::new(["200 OK\r\nContent-Length: 0\r\n\r\n"]).await;
     let https = server.endpoint.replace("http:", "https:");
     let error = store(&https).await.head(&key("k")).await.unwrap_err();
-    assert_eq!(error.class(), Class::Misconfigured, "{error}");
+    assert_eq!(error.class(), FailureClass::Misconfigured, "{error}");
     assert!(error.to_string().contains(&format!("no secure connection to {https}")), "{error}");
 }
 
@@ -144,15 +144,15 @@ async fn a_closed_port_is_told_in_words() {
     server.stop().await;
     let error = store.head(&key("k")).await.unwrap_err();
     assert_eq!(error.to_string(), format!("HeadObject: cannot reach {endpoint}: connection refused"));
-    assert_eq!(error.class(), Class::Transient);
+    assert_eq!(error.class(), FailureClass::Transient);
 }
 
 const OBJECTS: &str =
     "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>a</Key><Size>1</Size></Contents>";
 
-async fn listed_from(bodies: &[&str]) -> Result<Page, StoreError> {
+async fn listed_from(bodies: &[&str]) -> Result<ListPage, StoreError> {
     let server = Canned::new(bodies.iter().map(|body| with_body("200 OK", body))).await;
-    store(&server.endpoint).await.list(Asked { prefix: "", delimiter: None }, &Place::First).await
+    store(&server.endpoint).await.list(ListQuery { prefix: "", delimiter: None }, &ListPosition::First).await
 }
 
 #[tokio::test]
@@ -166,7 +166,11 @@ async fn what_is_no_whole_listing_says_nothing_of_a_bucket() {
         ("<ListBucketResult></ListBucketResult>", "neither IsTruncated"),
     ] {
         let error = listed_from(&[body]).await.unwrap_err();
-        assert_eq!((error.class(), error.reason()), (Class::Transient, Reason::NotUnderstood), "{body}: {error}");
+        assert_eq!(
+            (error.class(), error.reason()),
+            (FailureClass::Transient, Reason::NotUnderstood),
+            "{body}: {error}"
+        );
         assert!(
             error.to_string().starts_with("ListObjectsV2: 200: the answer") && error.to_string().contains(says),
             "{error}"
@@ -178,7 +182,7 @@ async fn what_is_no_whole_listing_says_nothing_of_a_bucket() {
             store.first_key().await.map(drop),
             store.check_list().await,
             store.list_uploads("k").await.map(drop),
-            store.knows_upload(&key("k"), &UploadId::new("u")).await.map(drop),
+            store.upload_exists(&key("k"), &UploadId::new("u")).await.map(drop),
         ];
         for error in errors {
             assert_eq!(error.unwrap_err().reason(), Reason::NotUnderstood, "{body}");

@@ -1,7 +1,7 @@
 //! The calls against a server that keeps what it is given.
 
 use bytes::Bytes;
-use copyhold_core::domain::Class;
+use copyhold_core::domain::FailureClass;
 use copyhold_sandbox::s3::{BucketHandle, BucketOptions, Fault, Op, S3Server, When};
 
 use super::*;
@@ -17,11 +17,11 @@ async fn setup() -> (S3Server, BucketHandle, Store) {
 async fn a_head_tells_a_missing_object_from_a_missing_bucket() {
     let (server, bucket, store) = setup().await;
     let error = store.head(&key("k")).await.unwrap_err();
-    assert_eq!((error.reason(), error.class()), (Reason::NoSuchKey, Class::Gone));
+    assert_eq!((error.reason(), error.class()), (Reason::NoSuchKey, FailureClass::Gone));
     assert_eq!(bucket.calls(Op::HeadBucket), 1);
     server.drop_bucket("photos");
     let error = store.head(&key("k")).await.unwrap_err();
-    assert_eq!((error.reason(), error.class()), (Reason::NoSuchBucket, Class::Misconfigured));
+    assert_eq!((error.reason(), error.class()), (Reason::NoSuchBucket, FailureClass::Misconfigured));
     assert!(error.to_string().contains("check this replica's bucket"), "{error}");
 }
 
@@ -29,7 +29,7 @@ async fn a_head_tells_a_missing_object_from_a_missing_bucket() {
 async fn a_bucket_that_may_not_be_looked_at_leaves_the_question_open() {
     let (_server, bucket, store) = setup().await;
     bucket.order(Fault::access_denied(), When::op(Op::HeadBucket));
-    assert_eq!(store.head(&key("k")).await.unwrap_err().class(), Class::Denied);
+    assert_eq!(store.head(&key("k")).await.unwrap_err().class(), FailureClass::Denied);
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn wrong_keys_are_told_as_such() {
         let credentials = settings::Credentials::Keys { access_key_id: id.into(), secret_access_key: secret.into() };
         let replica = settings::StoreSettings { credentials, ..replica(&server.endpoint()) };
         let error = Store::connect(&replica, 1).await.unwrap().get(&key("k"), None, None).await.unwrap_err();
-        assert_eq!(error.class(), Class::Misconfigured);
+        assert_eq!(error.class(), FailureClass::Misconfigured);
         assert!(error.to_string().contains(code) && error.to_string().contains("check this replica's"), "{error}");
         assert!(!error.to_string().contains("wrong"), "{error}");
     }
@@ -63,7 +63,7 @@ async fn a_check_for_write_access_leaves_nothing_behind() {
     assert!(bucket.uploads().is_empty() && bucket.keys().is_empty());
     assert_eq!(bucket.successes(Op::CreateMultipartUpload), 1);
     bucket.order(Fault::access_denied(), When::op(Op::CreateMultipartUpload));
-    assert_eq!(store.check_write().await.unwrap_err().class(), Class::Denied);
+    assert_eq!(store.check_write().await.unwrap_err().class(), FailureClass::Denied);
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_body_is_passed_on_as_it_comes_and_ends_where_announced() {
 
 /// Lets the time pass that a stalled call is given, once it stalls: with nothing else to
 /// do, paused time jumps from timer to timer.
-async fn stalled<T>(order: &copyhold_sandbox::s3::Order, call: impl Future<Output = T>) -> T {
+async fn stalled<T>(order: &copyhold_sandbox::s3::InjectedFault, call: impl Future<Output = T>) -> T {
     let skip = async {
         order.struck(1).await;
         tokio::time::pause();
@@ -124,7 +124,7 @@ async fn a_store_that_stands_still_is_given_up() {
     bucket.put("k", "hello");
     let order = bucket.order(Fault::Stall, When::op(Op::GetObject));
     let error = stalled(&order, store.get(&key("k"), None, None)).await.unwrap_err();
-    assert_eq!(error.class(), Class::Transient);
+    assert_eq!(error.class(), FailureClass::Transient);
     assert!(error.to_string().contains("for 60 s"), "{error}");
     // It takes what fits in its buffers, and then nothing.
     let order = bucket.order(Fault::Stall, When::op(Op::PutObject));
@@ -147,7 +147,7 @@ async fn a_body_that_stands_still_is_given_up() {
         }
     };
     let error = stalled(&order, read).await;
-    assert_eq!((error.reason(), error.class()), (Reason::Stalled, Class::Transient));
+    assert_eq!((error.reason(), error.class()), (Reason::Stalled, FailureClass::Transient));
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn a_request_that_was_refused_as_too_much_is_not_sent_again_at_once() {
     {
         let before = bucket.calls(Op::HeadObject);
         let order = bucket.order(refusal, When::op(Op::HeadObject));
-        assert_eq!(store.head(&key("k")).await.unwrap_err().class(), Class::Throttled);
+        assert_eq!(store.head(&key("k")).await.unwrap_err().class(), FailureClass::Throttled);
         assert_eq!(bucket.calls(Op::HeadObject), before + 1);
         order.clear();
     }
@@ -175,7 +175,7 @@ async fn a_throttling_store_is_asked_for_less_at_once_and_a_probe_waits_for_nobo
     bucket.order(Fault::slow_down_for(std::time::Duration::from_secs(20)), When::op(Op::HeadObject).next(2));
     // One answer may be meant for one object.
     for _ in 0..2 {
-        assert_eq!(store.head(&key("k")).await.unwrap_err().class(), Class::Throttled);
+        assert_eq!(store.head(&key("k")).await.unwrap_err().class(), FailureClass::Throttled);
     }
     let key = key("k");
     let mut waits = Box::pin(store.head(&key));

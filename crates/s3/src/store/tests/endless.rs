@@ -1,6 +1,6 @@
 //! Stores that never stop talking: what is read of them is bounded, and the connection is closed.
 
-use copyhold_core::domain::Class;
+use copyhold_core::domain::FailureClass;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -48,9 +48,9 @@ fn chunk(text: &str) -> Vec<u8> {
 #[tokio::test]
 async fn an_error_without_end_is_what_its_status_says_and_takes_no_memory() {
     for (head, class) in [
-        ("HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n", Class::Denied),
-        ("HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n", Class::Throttled),
-        ("HTTP/1.1 507 Full\r\nTransfer-Encoding: chunked\r\n\r\n", Class::Full),
+        ("HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n", FailureClass::Denied),
+        ("HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n", FailureClass::Throttled),
+        ("HTTP/1.1 507 Full\r\nTransfer-Encoding: chunked\r\n\r\n", FailureClass::Full),
     ] {
         let (store, sent) = endless(head, chunk("a")).await;
         let error = store.get(&key("k"), None, None).await.unwrap_err();
@@ -60,7 +60,7 @@ async fn an_error_without_end_is_what_its_status_says_and_takes_no_memory() {
     }
     let (store, sent) = endless("HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n", chunk("<Error>")).await;
     let put = store.put(&key("k"), &bytes::Bytes::new(), &md5(b""), &Metadata::default()).await;
-    assert_eq!(put.unwrap_err().class(), Class::Denied);
+    assert_eq!(put.unwrap_err().class(), FailureClass::Denied);
     assert!(sent.await.unwrap() < BOUND);
 }
 
@@ -90,7 +90,7 @@ async fn headers_without_end_are_bounded() {
         endless("HTTP/1.1 200 OK\r\n", b"x-amz-meta-a: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(1_000))
             .await;
     let error = store.head(&key("k")).await.unwrap_err();
-    assert_eq!(error.class(), Class::Refused, "{error}");
+    assert_eq!(error.class(), FailureClass::Refused, "{error}");
     assert!(sent.await.unwrap() < BOUND);
 }
 

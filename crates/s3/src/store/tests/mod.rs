@@ -30,10 +30,10 @@ fn replica(endpoint: &str) -> settings::StoreSettings {
         },
         storage_class: None,
         provider: settings::Provider::Generic,
-        facts: settings::Facts::default(),
+        facts: settings::StoreOverrides::default(),
         trust: settings::Trust::default(),
         proxy: None,
-        surroundings: settings::Surroundings::default(),
+        surroundings: settings::NetworkEnvironment::default(),
     }
 }
 

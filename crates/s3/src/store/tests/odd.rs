@@ -1,6 +1,6 @@
 //! Answers that hold something odd: what does not matter fails no call, and what does refuses the object by name.
 
-use copyhold_core::domain::{Class, NotCarried};
+use copyhold_core::domain::{FailureClass, NotCarried};
 
 use super::{canned::Canned, *};
 
@@ -66,7 +66,7 @@ async fn what_an_object_has_besides_is_seen_however_it_is_counted() {
     assert_eq!(head_with("x-amz-tagging-count: 1, 2").await.unwrap().not_carried, [NotCarried::Tags]);
     assert_eq!(head_with("x-amz-object-lock-legal-hold: on").await.unwrap().not_carried, [NotCarried::LegalHold]);
     let error = head_with("x-amz-missing-meta: some").await.unwrap_err();
-    assert_eq!(error.class(), Class::Refused, "{error}");
+    assert_eq!(error.class(), FailureClass::Refused, "{error}");
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn metadata_that_comes_in_several_lines_is_one_value_or_refuses_the_object
     assert_eq!(of("Content-Type: a/b\r\nContent-Type: a/b").await.content_type.as_deref(), Some("a/b"));
     for name in ["Content-Type", "Content-Disposition", "Expires"] {
         let head = head_with(format!("{name}: a\r\n{name}: b")).await.unwrap();
-        let why = head.metadata.unfit().expect("nobody knows which");
+        let why = head.metadata.unfit().expect("it is unclear which");
         assert!(why.starts_with(&name.to_ascii_lowercase()) && why.contains("different values"), "{why}");
     }
 }
@@ -88,7 +88,7 @@ async fn an_object_with_some_hundred_headers_is_read_and_one_with_thousands_is_r
     let lines = |n: usize| (0..n).map(|i| format!("x-amz-meta-{i}: v")).collect::<Vec<_>>().join("\r\n");
     assert_eq!(head_with(lines(900)).await.unwrap().metadata.user.len(), 900);
     let error = head_with(lines(3_000)).await.unwrap_err();
-    assert_eq!(error.class(), Class::Refused, "{error}");
+    assert_eq!(error.class(), FailureClass::Refused, "{error}");
     assert!(error.to_string().contains("more than 1000 headers"), "{error}");
 }
 
@@ -124,7 +124,11 @@ async fn one_odd_value_does_not_hide_a_whole_listing() {
         "<ListBucketResult><KeyCount>three</KeyCount><MaxKeys/><IsTruncated>False</IsTruncated>{objects}</ListBucketResult>"
     );
     let server = Canned::new([format!("200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())]).await;
-    let page = store(&server.endpoint).await.list(Asked { prefix: "", delimiter: None }, &Place::First).await.unwrap();
+    let page = store(&server.endpoint)
+        .await
+        .list(ListQuery { prefix: "", delimiter: None }, &ListPosition::First)
+        .await
+        .unwrap();
     let shown: Vec<_> = page.objects.iter().map(|object| (object.size_bytes, object.last_modified.is_some())).collect();
     assert_eq!((page.truncated, shown), (false, vec![(None, true), (Some(7), false), (None, false)]));
 
@@ -172,7 +176,7 @@ async fn a_body_that_is_too_large_on_the_way_names_the_setting() {
     let bytes = bytes::Bytes::from_static(b"large");
     let put = store(&server.endpoint).await.put(&key("k"), &bytes, &md5(b"large"), &Metadata::default()).await;
     let error = put.unwrap_err();
-    assert_eq!(error.class(), Class::Refused);
+    assert_eq!(error.class(), FailureClass::Refused);
     assert!(error.to_string().contains("set max_put in this replica's section"), "{error}");
     // Of what is read, nothing is too large.
     let error = store(&server.endpoint).await.head(&key("k")).await.unwrap_err();
@@ -188,14 +192,14 @@ async fn a_path_that_is_changed_on_the_way_is_its_objects_own_trouble() {
     for odd in ["a//b", "/a", "a/../b", "a%2Fb", "a b"] {
         let server = Canned::new([refused.clone(), listed.clone()]).await;
         let error = store(&server.endpoint).await.get(&key(odd), None, None).await.unwrap_err();
-        assert_eq!(error.class(), Class::Refused, "{error}");
+        assert_eq!(error.class(), FailureClass::Refused, "{error}");
         assert!(error.to_string().contains("a proxy in front of the store"), "{error}");
     }
-    // Nothing is right of this store, or the key is one that nobody changes: then it is the secret.
+    // Nothing about this store works, or the key is always left unchanged: then the secret is wrong.
     for (answers, odd) in [([refused.clone(), refused.clone()], "a//b"), ([refused, listed], "a/b")] {
         let server = Canned::new(answers).await;
         let error = store(&server.endpoint).await.get(&key(odd), None, None).await.unwrap_err();
-        assert_eq!(error.class(), Class::Misconfigured, "{error}");
+        assert_eq!(error.class(), FailureClass::Misconfigured, "{error}");
     }
 }
 
@@ -228,7 +232,7 @@ async fn an_upload_of_which_a_store_says_that_there_is_no_such_key_is_gone() {
     for (code, known) in [("NoSuchUpload", Some(false)), ("NoSuchKey", Some(false)), ("NoSuchBucket", None)] {
         let body = format!("<Error><Code>{code}</Code><Message>No.</Message></Error>");
         let server = Canned::new([format!("404 Not Found\r\nContent-Length: {}\r\n\r\n{body}", body.len())]).await;
-        let told = store(&server.endpoint).await.knows_upload(&key("k"), &UploadId::new("u")).await;
+        let told = store(&server.endpoint).await.upload_exists(&key("k"), &UploadId::new("u")).await;
         assert_eq!(told.ok(), known, "{code}");
     }
 }

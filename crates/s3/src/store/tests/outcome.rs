@@ -83,7 +83,7 @@ async fn tls_that_does_not_come_about_in_time_is_a_connection_that_did_not() {
     let endpoint = format!("https://{}", silent.local_addr().unwrap());
     let taken = async {
         let (socket, _) = silent.accept().await.unwrap();
-        // From here on time passes as fast as everybody waits.
+        // From here on time passes as soon as every task waits.
         tokio::time::pause();
         socket
     };

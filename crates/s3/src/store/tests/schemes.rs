@@ -1,6 +1,6 @@
 //! Endpoints whose scheme is the wrong one say so.
 
-use copyhold_core::domain::Class;
+use copyhold_core::domain::FailureClass;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -32,13 +32,13 @@ async fn server(to_tls: &'static [u8], to_plain: &'static [u8]) -> std::net::Soc
 
 async fn told(endpoint: &str) -> String {
     let error = store(endpoint).await.get(&key("k"), None, None).await.unwrap_err();
-    assert_eq!((error.class(), error.reason()), (Class::Misconfigured, Reason::Tls), "{error}");
+    assert_eq!((error.class(), error.reason()), (FailureClass::Misconfigured, Reason::Tls), "{error}");
     error.to_string()
 }
 
 #[tokio::test]
 async fn http_where_tls_is_spoken_says_so() {
-    // As servers meet whoever does not speak TLS: with an alert, with a page, without a word.
+    // As a TLS server answers a client that speaks plain HTTP: with an alert, with a page, or not at all.
     for to_plain in [
         ALERT,
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 48\r\n\r\nThe plain HTTP request was sent to HTTPS port...",
@@ -67,7 +67,7 @@ async fn a_server_that_says_nothing_to_anybody_is_not_blamed_for_its_scheme() {
     for scheme in ["http", "https"] {
         let endpoint = format!("{scheme}://{}", server(b"", b"").await);
         let error = store(&endpoint).await.get(&key("k"), None, None).await.unwrap_err();
-        assert_eq!(error.class(), Class::Transient, "{error}");
+        assert_eq!(error.class(), FailureClass::Transient, "{error}");
     }
 }
 
@@ -76,6 +76,6 @@ async fn a_store_that_has_answered_before_is_never_asked_for_its_scheme() {
     let server = Canned::new([format!("200 OK\r\n{ETAG}Content-Length: 0\r\n\r\n"), String::new()]).await;
     let store = store(&server.endpoint).await;
     store.head(&key("k")).await.unwrap();
-    assert_eq!(store.head(&key("k")).await.unwrap_err().class(), Class::Transient);
+    assert_eq!(store.head(&key("k")).await.unwrap_err().class(), FailureClass::Transient);
     assert!(server.requests().iter().all(|request| request.line.starts_with("HEAD")), "{:?}", server.requests());
 }

@@ -10,10 +10,13 @@ use s3s::dto::{
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::super::bucket::Bucket;
-use super::super::quirks::BucketOptions;
-use super::Shared;
+use super::super::bucket_options::BucketOptions;
+use super::ServerState;
 
-pub(super) async fn list(shared: &Shared, _: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
+pub(super) async fn list(
+    shared: &ServerState,
+    _: S3Request<ListBucketsInput>,
+) -> S3Result<S3Response<ListBucketsOutput>> {
     let buckets = shared.buckets.read().expect("no holder panics");
     let entry = |(name, bucket): (&String, &Arc<Bucket>)| BucketEntry {
         name: Some(name.clone()),
@@ -25,7 +28,7 @@ pub(super) async fn list(shared: &Shared, _: S3Request<ListBucketsInput>) -> S3R
 }
 
 pub(super) async fn create(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<CreateBucketInput>,
 ) -> S3Result<S3Response<CreateBucketOutput>> {
     let name = req.input.bucket;
@@ -41,13 +44,16 @@ pub(super) async fn create(
     Ok(S3Response::new(CreateBucketOutput { location }))
 }
 
-pub(super) async fn head(shared: &Shared, req: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+pub(super) async fn head(
+    shared: &ServerState,
+    req: S3Request<HeadBucketInput>,
+) -> S3Result<S3Response<HeadBucketOutput>> {
     shared.bucket(&req.input.bucket)?;
     Ok(S3Response::new(HeadBucketOutput::default()))
 }
 
 pub(super) async fn delete(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<DeleteBucketInput>,
 ) -> S3Result<S3Response<DeleteBucketOutput>> {
     let mut buckets = shared.buckets.write().expect("no holder panics");
@@ -62,7 +68,7 @@ pub(super) async fn delete(
 }
 
 pub(super) async fn location(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<GetBucketLocationInput>,
 ) -> S3Result<S3Response<GetBucketLocationOutput>> {
     shared.bucket(&req.input.bucket)?;

@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use s3s::dto::{ETagCondition, Timestamp};
 use s3s::{S3Error, S3Result, s3_error};
 
-use super::super::bucket::Unless;
+use super::super::bucket::WriteCondition;
+use super::super::bucket_options::{BucketOptions, Quirk};
 use super::super::object::Object;
-use super::super::quirks::{BucketOptions, Quirk};
 
 /// The conditions of one read.
 pub(super) struct Conditions {
@@ -50,15 +50,15 @@ pub(super) fn of_write(
     options: &BucketOptions,
     if_match: Option<&ETagCondition>,
     if_none_match: Option<&ETagCondition>,
-) -> S3Result<Unless> {
+) -> S3Result<WriteCondition> {
     if options.has(Quirk::IgnoresConditions) {
-        return Ok(Unless::Never);
+        return Ok(WriteCondition::Never);
     }
     match (if_match, if_none_match) {
-        (None, None) => Ok(Unless::Never),
-        (None, Some(ETagCondition::Any)) => Ok(Unless::Exists),
-        (Some(ETagCondition::Any), None) => Ok(Unless::Missing),
-        (Some(ETagCondition::ETag(etag)), None) => Ok(Unless::Differs(etag.value().to_owned())),
+        (None, None) => Ok(WriteCondition::Never),
+        (None, Some(ETagCondition::Any)) => Ok(WriteCondition::Exists),
+        (Some(ETagCondition::Any), None) => Ok(WriteCondition::Missing),
+        (Some(ETagCondition::ETag(etag)), None) => Ok(WriteCondition::Differs(etag.value().to_owned())),
         // S3 knows no other condition on a write.
         (None, Some(ETagCondition::ETag(_))) | (Some(_), Some(_)) => {
             Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented"))

@@ -11,17 +11,20 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::super::bucket::Unless;
+use super::super::bucket::WriteCondition;
+use super::super::bucket_options::BodyStorage;
 use super::super::metadata::Metadata;
 use super::super::object::{Body, Object};
 use super::super::part::Part;
-use super::super::quirks::Keep;
-use super::Shared;
+use super::ServerState;
 use super::conditions::{Conditions, Verdict};
 use super::etag::{of_one, strong};
 use super::get::{bytes_not_kept, within};
 
-pub(super) async fn object(shared: &Shared, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+pub(super) async fn object(
+    shared: &ServerState,
+    req: S3Request<CopyObjectInput>,
+) -> S3Result<S3Response<CopyObjectOutput>> {
     let headers = req.headers;
     let input = req.input;
     let bucket = shared.bucket(&input.bucket)?;
@@ -58,13 +61,13 @@ pub(super) async fn object(shared: &Shared, req: S3Request<CopyObjectInput>) -> 
         last_modified: Some(object.modified.into()),
         ..CopyObjectResult::default()
     };
-    bucket.lock().put(&input.key, object, &Unless::Never)?;
+    bucket.lock().put(&input.key, object, &WriteCondition::Never)?;
     shared.ledger(&input.bucket).wrote(&input.key);
     Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..CopyObjectOutput::default() }))
 }
 
 pub(super) async fn part(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<UploadPartCopyInput>,
 ) -> S3Result<S3Response<UploadPartCopyOutput>> {
     let input = req.input;
@@ -119,7 +122,7 @@ fn source_of(source: &CopySource) -> S3Result<(&str, &str)> {
     }
 }
 
-fn find(shared: &Shared, bucket: &str, key: &str, conditions: &Conditions) -> S3Result<Arc<Object>> {
+fn find(shared: &ServerState, bucket: &str, key: &str, conditions: &Conditions) -> S3Result<Arc<Object>> {
     let bucket = shared.bucket(bucket)?;
     let object = bucket.object(key)?;
     match conditions.check(&object, &bucket.options)? {
@@ -138,7 +141,7 @@ struct Copied {
 }
 
 impl Copied {
-    fn of(source: &Object, start: u64, end: u64, keep: Keep) -> S3Result<Self> {
+    fn of(source: &Object, start: u64, end: u64, keep: BodyStorage) -> S3Result<Self> {
         let pieces = || source.body.pieces(start..end).ok_or_else(bytes_not_kept);
         let (mut md5, mut crc) = (Md5::new(), crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme));
         for piece in pieces()? {
@@ -147,9 +150,9 @@ impl Copied {
         }
         let whole = start == 0 && end == source.content.size_bytes;
         let body = match (keep, &source.body) {
-            (Keep::Digest, _) => Body::Forgotten,
-            (Keep::Bytes, Body::Made(synthetic)) if whole => Body::Made(*synthetic),
-            (Keep::Bytes, _) => Body::Held(pieces()?.collect()),
+            (BodyStorage::Digest, _) => Body::Forgotten,
+            (BodyStorage::Bytes, Body::Made(synthetic)) if whole => Body::Made(*synthetic),
+            (BodyStorage::Bytes, _) => Body::Held(pieces()?.collect()),
         };
         let content = Content { size_bytes: end - start, hash: ContentHash(crc.finalize()) };
         Ok(Self { body, content, md5: md5.finalize().into() })

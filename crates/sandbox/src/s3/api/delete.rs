@@ -5,18 +5,18 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::super::bucket::Unless;
-use super::Shared;
+use super::super::bucket::WriteCondition;
+use super::ServerState;
 
 pub(super) async fn one(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<DeleteObjectInput>,
 ) -> S3Result<S3Response<DeleteObjectOutput>> {
     let input = req.input;
     let unless = match input.if_match {
-        None => Unless::Never,
-        Some(ETagCondition::Any) => Unless::Missing,
-        Some(ETagCondition::ETag(etag)) => Unless::Differs(etag.into_value()),
+        None => WriteCondition::Never,
+        Some(ETagCondition::Any) => WriteCondition::Missing,
+        Some(ETagCondition::ETag(etag)) => WriteCondition::Differs(etag.into_value()),
     };
     let bucket = shared.bucket(&input.bucket)?;
     if input.version_id.is_some() && bucket.options.retention_days.is_some() {
@@ -33,7 +33,7 @@ pub(super) async fn one(
 }
 
 pub(super) async fn many(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<DeleteObjectsInput>,
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
     let delete = req.input.delete;

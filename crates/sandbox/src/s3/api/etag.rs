@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use md5::{Digest as _, Md5};
 use s3s::dto::ETag;
 
-use super::super::quirks::{BucketOptions, Quirk};
+use super::super::bucket_options::{BucketOptions, Quirk};
 
 /// Lower case, as in ETags.
 pub(in crate::s3) fn hex(bytes: &[u8]) -> String {

@@ -11,9 +11,12 @@ use super::super::checksums;
 use super::super::object::{Body, Object};
 use super::conditions::{Conditions, Verdict};
 use super::etag::strong;
-use super::{Shared, signed};
+use super::{ServerState, signed};
 
-pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+pub(super) async fn object(
+    shared: &ServerState,
+    req: S3Request<GetObjectInput>,
+) -> S3Result<S3Response<GetObjectOutput>> {
     let input = req.input;
     let conditions = Conditions {
         matches: input.if_match,
@@ -53,7 +56,10 @@ pub(super) async fn object(shared: &Shared, req: S3Request<GetObjectInput>) -> S
     Ok(S3Response::with_headers(output, without_overridden(headers, req.uri.query())))
 }
 
-pub(super) async fn head(shared: &Shared, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+pub(super) async fn head(
+    shared: &ServerState,
+    req: S3Request<HeadObjectInput>,
+) -> S3Result<S3Response<HeadObjectOutput>> {
     let input = req.input;
     let conditions = Conditions {
         matches: input.if_match,

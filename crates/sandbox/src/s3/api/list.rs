@@ -12,13 +12,13 @@ use s3s::dto::{
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::super::bucket::Bucket;
+use super::super::bucket_options::Quirk;
 use super::super::object::Object;
-use super::super::quirks::Quirk;
 use super::etag::strong;
-use super::{Shared, page_size, signed};
+use super::{ServerState, page_size, signed};
 
 pub(super) async fn v2(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<ListObjectsV2Input>,
 ) -> S3Result<S3Response<ListObjectsV2Output>> {
     let input = req.input;
@@ -54,7 +54,10 @@ pub(super) async fn v2(
     }))
 }
 
-pub(super) async fn v1(shared: &Shared, req: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
+pub(super) async fn v1(
+    shared: &ServerState,
+    req: S3Request<ListObjectsInput>,
+) -> S3Result<S3Response<ListObjectsOutput>> {
     let input = req.input;
     let bucket = shared.bucket(&input.bucket)?;
     let most = page_size(input.max_keys)?;

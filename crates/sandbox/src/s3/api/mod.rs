@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use s3s::{S3, S3Request, S3Response, S3Result, dto};
 
-use super::shared::Shared;
+use super::state::ServerState;
 
-pub(super) struct Api(pub Arc<Shared>);
+pub(super) struct Api(pub Arc<ServerState>);
 
 macro_rules! operations {
     ($($name:ident: $input:ident -> $output:ident = $function:path;)*) => {

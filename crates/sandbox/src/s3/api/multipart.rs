@@ -11,24 +11,24 @@ use s3s::dto::{
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use super::super::bucket::{Upload, no_such_upload};
+use super::super::bucket_options::{BucketOptions, Quirk};
 use super::super::checksums;
 use super::super::metadata::Metadata;
 use super::super::object::Object;
 use super::super::part::Part;
-use super::super::quirks::{BucketOptions, Quirk};
-use super::super::receive::receive;
+use super::super::receive_body::receive;
 use super::etag::{of_one, of_parts, part_of_etag, strong};
-use super::{Shared, conditions, signed};
+use super::{ServerState, conditions, signed};
 
 pub(super) async fn create(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<CreateMultipartUploadInput>,
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
     let bucket = shared.bucket(&req.input.bucket)?;
     bucket.options.allow_headers(&req.headers)?;
     let id = shared.next_upload_id();
     let upload = Upload {
-        metadata: Metadata::of_request(&req.headers).kept_by(&bucket.options),
+        metadata: bucket.options.kept_metadata(Metadata::of_request(&req.headers)),
         initiated: SystemTime::now(),
         checksum_algorithm: req.input.checksum_algorithm.clone(),
         checksum_type: req.input.checksum_type.clone(),
@@ -46,7 +46,7 @@ pub(super) async fn create(
 }
 
 pub(super) async fn part(
-    shared: &Shared,
+    shared: &ServerState,
     mut req: S3Request<UploadPartInput>,
 ) -> S3Result<S3Response<UploadPartOutput>> {
     let bucket = shared.bucket(&req.input.bucket)?;
@@ -74,7 +74,7 @@ pub(super) async fn part(
 }
 
 pub(super) async fn complete(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<CompleteMultipartUploadInput>,
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
     let input = req.input;
@@ -165,7 +165,7 @@ fn invalid_part() -> S3Error {
 }
 
 pub(super) async fn abort(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<AbortMultipartUploadInput>,
 ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
     let bucket = shared.bucket(&req.input.bucket)?;

@@ -6,16 +6,16 @@ use hyper::HeaderMap;
 use s3s::dto::{PutObjectInput, PutObjectOutput};
 use s3s::{S3Request, S3Response, S3Result};
 
+use super::super::bucket_options::Quirk;
 use super::super::checksums;
 use super::super::metadata::Metadata;
 use super::super::object::Object;
-use super::super::quirks::Quirk;
-use super::super::receive::receive;
+use super::super::receive_body::receive;
 use super::etag::{of_one, strong};
-use super::{Shared, conditions};
+use super::{ServerState, conditions};
 
 pub(super) async fn object(
-    shared: &Shared,
+    shared: &ServerState,
     mut req: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let bucket = shared.bucket(&req.input.bucket)?;
@@ -32,7 +32,7 @@ pub(super) async fn object(
         content: received.content,
         etag: of_one(received.md5, &bucket.options),
         modified: SystemTime::now(),
-        metadata: Metadata::of_request(&req.headers).kept_by(&bucket.options),
+        metadata: bucket.options.kept_metadata(Metadata::of_request(&req.headers)),
         checksums: received.checksums.clone(),
     };
     let e_tag = Some(strong(&object.etag));

@@ -10,9 +10,12 @@ use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::etag::{of_one, strong};
 use super::list::{Spelling, common_prefixes};
-use super::{Shared, page_size, signed};
+use super::{ServerState, page_size, signed};
 
-pub(super) async fn parts(shared: &Shared, req: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
+pub(super) async fn parts(
+    shared: &ServerState,
+    req: S3Request<ListPartsInput>,
+) -> S3Result<S3Response<ListPartsOutput>> {
     let input = req.input;
     let bucket = shared.bucket(&input.bucket)?;
     let most = page_size(input.max_parts)?;
@@ -50,7 +53,7 @@ pub(super) async fn parts(shared: &Shared, req: S3Request<ListPartsInput>) -> S3
 }
 
 pub(super) async fn list(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<ListMultipartUploadsInput>,
 ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
     let input = req.input;

@@ -12,10 +12,10 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use super::super::bucket::{NO_VERSION, State, Version};
 use super::etag::strong;
 use super::list::Spelling;
-use super::{Shared, page_size, signed};
+use super::{ServerState, page_size, signed};
 
 pub(super) async fn status(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<GetBucketVersioningInput>,
 ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
     let bucket = shared.bucket(&req.input.bucket)?;
@@ -25,7 +25,7 @@ pub(super) async fn status(
 }
 
 pub(super) async fn lock(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<GetObjectLockConfigurationInput>,
 ) -> S3Result<S3Response<GetObjectLockConfigurationOutput>> {
     let bucket = shared.bucket(&req.input.bucket)?;
@@ -46,7 +46,7 @@ pub(super) async fn lock(
 
 /// The newest version of a key first. Of a bucket without versions, its objects.
 pub(super) async fn list(
-    shared: &Shared,
+    shared: &ServerState,
     req: S3Request<ListObjectVersionsInput>,
 ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
     let input = req.input;

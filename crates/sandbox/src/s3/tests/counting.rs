@@ -1,6 +1,6 @@
 //! Tests: calls are counted by operation and key.
 
-use super::super::{Moved, Op, Tally};
+use super::super::{BytesMoved, Op, OperationCounts};
 use super::*;
 
 #[tokio::test]
@@ -14,9 +14,9 @@ async fn calls_and_successes_are_counted_by_operation_and_key() {
     assert_eq!((s.b2.calls(Op::GetObject), s.b2.successes(Op::GetObject)), (2, 1));
     assert_eq!(s.b2.calls(Op::HeadObject), 0);
     s.b2.counts(|counts| {
-        assert_eq!(counts.of_key(Op::GetObject, "no"), Tally { calls: 1, successes: 0 });
-        assert_eq!(counts.of_key(Op::GetObject, "a"), Tally { calls: 1, successes: 1 });
-        assert_eq!(counts.of(Op::PutObject), Tally { calls: 2, successes: 2 });
+        assert_eq!(counts.of_key(Op::GetObject, "no"), OperationCounts { calls: 1, successes: 0 });
+        assert_eq!(counts.of_key(Op::GetObject, "a"), OperationCounts { calls: 1, successes: 1 });
+        assert_eq!(counts.of(Op::PutObject), OperationCounts { calls: 2, successes: 2 });
     });
     s.b2.forget_counts();
     assert_eq!(s.b2.calls(Op::PutObject), 0);
@@ -90,9 +90,9 @@ async fn bytes_are_counted_as_they_pass_whatever_becomes_of_the_call() {
         .send()
         .await;
     assert_eq!(s.b2.moved(Op::PutObject).received, 1003);
-    assert_eq!(s.b2.moved(Op::GetObject), Moved { received: 0, sent: 1010 });
+    assert_eq!(s.b2.moved(Op::GetObject), BytesMoved { received: 0, sent: 1010 });
     let _ = s.client.get_object().bucket("b2").key("a").range("bytes=1000-").send().await.unwrap_err();
     assert_eq!(s.b2.moved(Op::GetObject).sent, 1010, "what an error says is no object");
     s.b2.forget_counts();
-    assert_eq!(s.b2.moved(Op::GetObject), Moved::default());
+    assert_eq!(s.b2.moved(Op::GetObject), BytesMoved::default());
 }

@@ -1,6 +1,6 @@
 //! Tests: faults that answer wrongly, late or not at all.
 
-use super::super::{ErrorAnswer, Fault, Gate, Op, When};
+use super::super::{ErrorAnswer, Fault, Op, PauseGate, When};
 use aws_sdk_s3::operation::RequestId as _;
 
 use super::*;
@@ -118,7 +118,7 @@ async fn chance_is_the_same_for_the_same_seed() {
 #[tokio::test]
 async fn a_held_call_waits_at_the_gate_and_then_goes_on() {
     let s = Setup::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     s.b2.order(Fault::Hold(gate.clone()), When::op(Op::PutObject).key("k").next(1));
     let put = tokio::spawn(s.client.put_object().bucket("b2").key("k").body(ByteStream::from_static(b"hello")).send());
     gate.holds(1).await;
@@ -132,7 +132,7 @@ async fn a_held_call_waits_at_the_gate_and_then_goes_on() {
 #[tokio::test]
 async fn what_is_ordered_while_a_call_is_held_strikes_it_when_it_goes_on() {
     let s = Setup::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     s.b2.order(Fault::Hold(gate.clone()), When::op(Op::PutObject));
     let put = tokio::spawn(s.client.put_object().bucket("b2").key("k").body(ByteStream::from_static(b"hello")).send());
     gate.holds(1).await;
@@ -144,7 +144,7 @@ async fn what_is_ordered_while_a_call_is_held_strikes_it_when_it_goes_on() {
 #[tokio::test]
 async fn a_held_answer_comes_after_the_deed() {
     let s = Setup::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     s.b2.order(Fault::HoldAnswer(gate.clone()), When::op(Op::PutObject));
     let put = tokio::spawn(s.client.put_object().bucket("b2").key("k").body(ByteStream::from_static(b"hello")).send());
     gate.holds(1).await;
@@ -157,7 +157,7 @@ async fn a_held_answer_comes_after_the_deed() {
 #[tokio::test]
 async fn a_caller_that_hangs_up_leaves_the_gate() {
     let s = Setup::new().await;
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     s.b2.order(Fault::Hold(gate.clone()), When::always());
     let get = tokio::spawn(s.client.get_object().bucket("b2").key("k").send());
     gate.holds(1).await;
@@ -181,7 +181,7 @@ async fn a_stalled_call_goes_on_when_the_order_is_cleared() {
 async fn clearing_a_bucket_opens_its_gates_and_leaves_the_others() {
     let s = Setup::new().await;
     s.b2.put("k", "hello");
-    let gate = Gate::new();
+    let gate = PauseGate::new();
     s.b2.order(Fault::Hold(gate.clone()), When::always());
     let scw = s.server.create_bucket("scw", BucketOptions::default());
     scw.order(Fault::internal_error(), When::always());

@@ -63,12 +63,12 @@ impl Setup {
         got.body.collect().await.unwrap().to_vec()
     }
 
-    /// A request for the whole object that anybody may send.
+    /// An unsigned request for the whole object.
     async fn presigned_get(&self, key: &str) -> PresignedRequest {
         self.client.get_object().bucket("b2").key(key).presigned(for_a_minute()).await.unwrap()
     }
 
-    /// A request that anybody may send to upload `key` with any body.
+    /// An unsigned request to upload `key` with any body.
     async fn presigned_put(&self, key: &str) -> PresignedRequest {
         self.client.put_object().bucket("b2").key(key).presigned(for_a_minute()).await.unwrap()
     }

@@ -1,0 +1,308 @@
+//! The state of a limit: how requests, successes and refusals change it, and what a refusal is attributed to.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Answers of one moment speak of the same excess.
+const HALVES_AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// Where one request at a time is still too much, they are sent this far apart at least, ...
+const SHORTEST_SPACING: Duration = Duration::from_millis(50);
+/// ... and at most this far: with longer gaps a recovery of the store would go unnoticed.
+const LONGEST_SPACING: Duration = Duration::from_secs(10);
+/// Throttling speaks of the store where so many different objects meet with it ...
+const OBJECTS: usize = 3;
+/// ... within this time, ...
+const WITHIN: Duration = Duration::from_secs(1);
+/// ... and at least one answer of so many says so: a few objects that are always refused do not.
+const ONE_IN: u64 = 20;
+/// An object that is throttled again within this time says nothing new of the store.
+const KNOWN_FOR: Duration = Duration::from_mins(15);
+/// So many of them are remembered.
+const KNOWN: usize = 256;
+/// So many prefixes that asked to be spared are remembered, ...
+const PREFIXES: usize = 256;
+/// ... and so many of the last successes, each for so long.
+const SUCCESSES: usize = 8;
+const SUCCEEDED_WITHIN: Duration = Duration::from_secs(10);
+/// A store may ask for more patience than makes sense.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) limit: usize,
+    most: usize,
+    pub(super) under_way: usize,
+    /// Successes since the limit was last changed.
+    round: usize,
+    /// Between two requests, where one at a time is too much.
+    pub(super) spacing: Duration,
+    not_before: Option<Instant>,
+    slowed_at: Option<Instant>,
+    /// Requests under way that have moved nothing for a while: others are sent in their place, ...
+    pub(super) aside: usize,
+    /// ... but no more than for so many.
+    pub(super) most_aside: usize,
+    /// The last different objects that were throttled, no more than decide. `None`: a request of no object's, unlike any
+    /// other.
+    throttled: Vec<Refusal>,
+    /// Prefixes that asked to be spared: until when, and when that was. Nothing has succeeded in them since.
+    pub(super) prefixes: HashMap<u64, SparedPrefix>,
+    /// In which prefixes requests succeeded last.
+    successes: VecDeque<(Instant, Prefixes)>,
+    /// A request has succeeded since one was throttled.
+    succeeded: bool,
+    lately: RecentThrottles,
+    /// Objects that were throttled, and when, the latest last.
+    known: VecDeque<(Instant, u64)>,
+}
+
+/// The prefixes of an object's key, the shortest first, each a hash: its folders, and words in its name.
+pub(crate) type Prefixes = Arc<[u64]>;
+
+/// A request that was refused as too much.
+#[derive(Debug)]
+struct Refusal {
+    at: Instant,
+    object: Option<u64>,
+    prefixes: Prefixes,
+}
+
+/// A prefix under which nothing is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SparedPrefix {
+    pub(super) until: Instant,
+    at: Instant,
+}
+
+/// Of what a refusal speaks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Attribution {
+    Object,
+    /// All that was refused lately is in this prefix, though in nothing smaller. `alone`: nothing else has succeeded lately.
+    Prefix {
+        alone: bool,
+    },
+    Store,
+}
+
+/// The answers of the running second and of the one before it.
+#[derive(Debug)]
+struct RecentThrottles {
+    began: Instant,
+    throttled: [u64; 2],
+    succeeded: [u64; 2],
+}
+
+impl RecentThrottles {
+    fn new(now: Instant) -> Self {
+        Self { began: now, throttled: [0; 2], succeeded: [0; 2] }
+    }
+
+    /// Makes the running second the one at `now`.
+    fn at(&mut self, now: Instant) -> &mut Self {
+        let since = now.saturating_duration_since(self.began);
+        if since >= WITHIN {
+            let before = |[_, last]: [u64; 2]| [if since < 2 * WITHIN { last } else { 0 }, 0];
+            *self = Self { began: now, throttled: before(self.throttled), succeeded: before(self.succeeded) };
+        }
+        self
+    }
+
+    fn is_throttled(&self) -> bool {
+        let sum = |of: [u64; 2]| of.iter().sum::<u64>();
+        sum(self.throttled) * ONE_IN >= sum(self.succeeded)
+    }
+}
+
+/// What must happen first.
+pub(super) enum Wait {
+    Until(Instant),
+    ForOneToLeave,
+}
+
+impl State {
+    pub(super) fn new(most: usize, most_aside: usize) -> Self {
+        let most = most.max(1);
+        Self {
+            limit: most,
+            most,
+            under_way: 0,
+            round: 0,
+            spacing: Duration::ZERO,
+            not_before: None,
+            slowed_at: None,
+            aside: 0,
+            most_aside,
+            throttled: Vec::new(),
+            prefixes: HashMap::new(),
+            successes: VecDeque::new(),
+            succeeded: false,
+            lately: RecentThrottles::new(Instant::now()),
+            known: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn enter(&mut self, now: Instant) -> Result<(), Wait> {
+        if let Some(at) = self.not_before.filter(|at| *at > now) {
+            return Err(Wait::Until(at));
+        }
+        if self.under_way >= self.limit {
+            return Err(Wait::ForOneToLeave);
+        }
+        self.under_way += 1;
+        self.not_before = (!self.spacing.is_zero()).then(|| now + self.spacing);
+        Ok(())
+    }
+
+    /// What a refusal speaks of. If it says how long, prefixes of which it speaks are spared for so long.
+    pub(super) fn judge(
+        &mut self,
+        object: Option<u64>,
+        prefixes: &Prefixes,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) -> Attribution {
+        let until = retry_after.map(|told| now + told.min(LONGEST_PAUSE));
+        // It was spared before, and nothing has succeeded in it since: that says nothing new.
+        let known = prefixes.iter().copied().find(|prefix| self.prefixes.contains_key(prefix));
+        if let Some((known, until)) = known.zip(until) {
+            self.lately.at(now).throttled[1] += 1;
+            self.spare(known, until, now);
+            return Attribution::Prefix { alone: self.is_alone(known, now) };
+        }
+        if !self.speaks_of_more(object, prefixes, now) {
+            return Attribution::Object;
+        }
+        let common = self.common_prefixes(now);
+        if let Some(&prefix) = common.last() {
+            if let Some(until) = until {
+                self.spare(prefix, until, now);
+            }
+            return Attribution::Prefix { alone: self.is_alone(prefix, now) };
+        }
+        // Where some prefixes are at fault and not the store, those are known from now on.
+        let firsts: Vec<u64> = self.throttled.iter().filter_map(|refusal| refusal.prefixes.first().copied()).collect();
+        if let Some(until) = until {
+            for prefix in firsts {
+                self.spare(prefix, until, now);
+            }
+        }
+        Attribution::Store
+    }
+
+    fn spare(&mut self, prefix: u64, until: Instant, now: Instant) {
+        self.prefixes.retain(|_, spared| now.saturating_duration_since(spared.at) < KNOWN_FOR);
+        if self.prefixes.len() >= PREFIXES
+            && let Some(oldest) = self.prefixes.iter().min_by_key(|(_, spared)| spared.at).map(|(prefix, _)| *prefix)
+        {
+            self.prefixes.remove(&oldest);
+        }
+        let spared = self.prefixes.entry(prefix).or_insert(SparedPrefix { until, at: now });
+        *spared = SparedPrefix { until: spared.until.max(until), at: now };
+    }
+
+    /// Whether nothing has succeeded lately outside of this prefix.
+    fn is_alone(&self, prefix: u64, now: Instant) -> bool {
+        let outside = |(at, inside): &(Instant, Prefixes)| {
+            now.saturating_duration_since(*at) < SUCCEEDED_WITHIN && !inside.contains(&prefix)
+        };
+        !self.successes.iter().any(outside)
+    }
+
+    /// The prefixes that all have in common that were refused since the last success, or in this moment.
+    fn common_prefixes(&self, now: Instant) -> Vec<u64> {
+        let last_success = self.successes.back().map(|(at, _)| *at);
+        let counts = |refusal: &&Refusal| {
+            last_success.is_none_or(|at| refusal.at >= at) || now.saturating_duration_since(refusal.at) < WITHIN
+        };
+        let mut refusals = self.throttled.iter().filter(counts);
+        let mut common = refusals.next().map(|refusal| refusal.prefixes.to_vec()).unwrap_or_default();
+        for refusal in refusals {
+            let same = common.iter().zip(&*refusal.prefixes).take_while(|(one, other)| one == other).count();
+            common.truncate(same);
+        }
+        common
+    }
+
+    /// Whether what was said to this object's request is meant for others as well: they heard it in the same moment, or
+    /// nothing has succeeded since another one did.
+    fn speaks_of_more(&mut self, object: Option<u64>, prefixes: &Prefixes, now: Instant) -> bool {
+        self.lately.at(now).throttled[1] += 1;
+        if object.is_some_and(|object| self.is_known(object, now)) {
+            return false;
+        }
+        let other = |before: &Refusal| before.object.is_none() || before.object != object;
+        let nothing_since = !self.succeeded && self.throttled.iter().any(other);
+        self.throttled.retain(other);
+        if self.throttled.len() >= OBJECTS {
+            self.throttled.remove(0);
+        }
+        self.throttled.push(Refusal { at: now, object, prefixes: Arc::clone(prefixes) });
+        self.succeeded = false;
+        let lately = |refusal: &&Refusal| now.saturating_duration_since(refusal.at) < WITHIN;
+        nothing_since || self.throttled.iter().filter(lately).count() >= OBJECTS && self.lately.is_throttled()
+    }
+
+    /// Whether the object was throttled before. From now on it was.
+    fn is_known(&mut self, object: u64, now: Instant) -> bool {
+        let before = self.known.len();
+        self.known.retain(|(_, known)| *known != object);
+        let is_known = self.known.len() < before;
+        self.known.retain(|(at, _)| now.saturating_duration_since(*at) < KNOWN_FOR);
+        if self.known.len() >= KNOWN {
+            self.known.pop_front();
+        }
+        self.known.push_back((now, object));
+        is_known
+    }
+
+    /// Whether more may be under way now.
+    pub(super) fn succeeded(&mut self, prefixes: &Prefixes, now: Instant) -> bool {
+        self.succeeded = true;
+        if !self.prefixes.is_empty() {
+            self.prefixes.retain(|prefix, _| !prefixes.contains(prefix));
+        }
+        if self.successes.len() >= SUCCESSES {
+            self.successes.pop_front();
+        }
+        self.successes.push_back((now, Arc::clone(prefixes)));
+        self.lately.at(now).succeeded[1] += 1;
+        if !self.spacing.is_zero() {
+            let closer = self.spacing * 7 / 8;
+            self.spacing = if closer < SHORTEST_SPACING / 2 { Duration::ZERO } else { closer };
+            return false;
+        }
+        self.round += 1;
+        let grows = self.limit < self.most && self.round >= self.limit;
+        if grows {
+            self.limit += 1;
+            self.round = 0;
+        }
+        grows
+    }
+
+    pub(super) fn slow_down(&mut self, retry_after: Option<Duration>, now: Instant) {
+        if let Some(told) = retry_after {
+            let until = now + told.min(LONGEST_PAUSE);
+            self.not_before = Some(self.not_before.map_or(until, |at| at.max(until)));
+        }
+        let lately = HALVES_AT_MOST_EVERY.max(self.spacing);
+        if self.slowed_at.is_some_and(|at| now.saturating_duration_since(at) < lately) {
+            return;
+        }
+        (self.slowed_at, self.round) = (Some(now), 0);
+        // What was under way is what was too much, and not what would have been allowed.
+        let too_much = self.limit.min(self.under_way);
+        if too_much > 1 {
+            self.limit = too_much / 2;
+        } else {
+            self.limit = 1;
+            self.spacing = (self.spacing * 2).clamp(SHORTEST_SPACING, LONGEST_SPACING);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+use std::{collections::HashMap, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    Comparison, Progress, Waits,
+    objects::{Metadata, Object},
+    scenario::Scenario,
+};
+use crate::s3::Synthetic;
+
+/// Three or four objects a second.
+const EVERY: Duration = Duration::from_millis(300);
+/// After so many keys the first gets a new content, so that a trickle may go on for days.
+const KEYS: u64 = 500;
+const MOST_BYTES: u64 = 16 << 10;
+/// The figures are those of so many last µs.
+const WINDOW: i64 = 60_000_000;
+
+/// Registers an object now and then, compares each that is on record everywhere, and never ends by itself.
+pub(super) async fn run(play: &Scenario<'_>) -> anyhow::Result<()> {
+    play.start_daemon().await?;
+    play.audience.say("a trickle goes on until Ctrl-C; look at it from another terminal:");
+    for way in play.stage.ways_to_look() {
+        play.audience.say(&format!("    {way}"));
+    }
+    let before = play.application.registered();
+    let begun = play.rows.now().await?;
+    let mut comparison = Comparison::default();
+    let mut under_way = HashMap::<String, Object>::new();
+    let mut everywhere = 0;
+    let mut tick = interval(EVERY);
+    // A store that was slow is no reason to hurry.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for number in 0.. {
+        tick.tick().await;
+        play.daemons.check(play.stage)?;
+        let object = object(number);
+        if number < KEYS {
+            play.application.bring(std::slice::from_ref(&object)).await?;
+        } else {
+            play.application.bring_again(&object).await?;
+        }
+        under_way.insert(object.key.clone(), object);
+
+        let keys: Vec<String> = under_way.keys().cloned().collect();
+        let there: Vec<Object> =
+            play.rows.which_are_everywhere(&keys).await?.iter().filter_map(|key| under_way.remove(key)).collect();
+        everywhere += there.len();
+        comparison.add(play.reader.compare(there.iter(), |_| ()).await);
+        let since = begun.max(play.rows.now().await? - WINDOW);
+        let waits = play.rows.waits(since).await?;
+        play.audience.show(&Progress::Trickling {
+            registered: play.application.registered() - before,
+            everywhere,
+            wrong: comparison.wrong + comparison.missing,
+            waits: Waits::of(waits.into_iter().map(|(wasabi, scw)| wasabi.max(scw)).collect()),
+        });
+    }
+    Ok(())
+}
+
+fn object(number: u64) -> Object {
+    Object {
+        key: format!("trickle/{:03}", number % KEYS),
+        content: Synthetic::new(number, 1 + number.wrapping_mul(7919) % MOST_BYTES),
+        metadata: Metadata::default(),
+    }
+}

@@ -1,0 +1,130 @@
+//! What goes wrong in a play, always: a daemon is killed, and a store fails for some seconds.
+//!
+//! Both come by count of uploads and not by time, so that they come in every play, however short and fast.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    ProgressDisplay,
+    daemons::Daemons,
+    environment::Environment,
+    objects::Object,
+    summary::{FailingStore, Killed},
+    table_view::TableView,
+};
+use crate::s3::{Fault, InjectedFault, Op, PauseGate, When};
+
+/// Copies of objects up to this size are single uploads, whatever the daemons' threshold is.
+const CERTAINLY_WHOLE: u64 = 4 << 20;
+/// The store of the replica that fails, and of the one that hesitates.
+const FAILING: &str = "wasabi";
+const HESITATING: &str = "scw";
+/// How long a store hesitates at most so that work piles up in the daemons' hands.
+const PILE_UP: Duration = Duration::from_millis(500);
+
+/// Both accidents, prepared before the first object is copied.
+#[derive(Debug)]
+pub(super) struct Failures {
+    seed: u64,
+    gate: PauseGate,
+    hesitation: InjectedFault,
+    first_failure: InjectedFault,
+}
+
+impl Failures {
+    /// One store is to hesitate after a third of the uploads, another to fail after three fifths.
+    pub(super) fn prepare(stage: &Environment, objects: &[Object], seed: u64) -> Self {
+        let uploads = objects.iter().filter(|object| object.size_bytes() <= CERTAINLY_WHOLE).count() as u64;
+        let gate = PauseGate::new();
+        let after = |part: u64| When::op(Op::PutObject).skip(part);
+        Self {
+            seed,
+            hesitation: stage.bucket(HESITATING).order(Fault::Hold(gate.clone()), after(uploads / 3)),
+            first_failure: stage.bucket(FAILING).order(Fault::slow_down(), after(uploads * 3 / 5)),
+            gate,
+        }
+    }
+
+    /// Kills one daemon with SIGKILL while it surely holds leases.
+    ///
+    /// Copies of small objects take a millisecond: at any instant a daemon may hold nothing. So one store is made
+    /// to hesitate: the daemon that uploads to it holds its leases until the answer comes, and dies before.
+    pub(super) async fn kill_one(
+        &self,
+        stage: &Environment,
+        daemons: &Daemons,
+        rows: &TableView,
+        audience: &dyn ProgressDisplay,
+    ) -> anyhow::Result<Killed> {
+        self.hesitation.struck(1).await;
+        let deadline = Instant::now() + PILE_UP;
+        let victim = loop {
+            let (leases, number) = most_leases(daemons, rows).await?;
+            // A lease is committed before the upload that it is for begins, so there is one by now.
+            if leases >= 8 || (leases > 0 && Instant::now() > deadline) {
+                break number;
+            }
+            sleep(Duration::from_millis(20)).await;
+        };
+        let dead = daemons.kill(victim, stage).await?;
+        // What it sent to PostgreSQL last may have been done after its death: only now is it known what it left.
+        let held = self.what_it_left(dead.number, rows).await?;
+        self.gate.open();
+        self.hesitation.clear();
+        audience.say(&format!(
+            "killed daemon {} (process {}) with SIGKILL; it held {} leases",
+            dead.number,
+            dead.process_id,
+            held.len()
+        ));
+        Ok(Killed { held_leases: held.len(), rescued_leases: 0, keys: held })
+    }
+
+    /// Rows that a dead daemon holds, once its last statements have ended.
+    async fn what_it_left(&self, number: i32, rows: &TableView) -> anyhow::Result<Vec<String>> {
+        let mut held = rows.held_by(number).await?;
+        loop {
+            sleep(Duration::from_millis(100)).await;
+            let now = rows.held_by(number).await?;
+            if now == held {
+                return Ok(held);
+            }
+            held = now;
+        }
+    }
+
+    /// Lets one store fail for some seconds, half of its answers 503, the others resets.
+    pub(super) async fn fail_one_store(&self, stage: &Environment, audience: &dyn ProgressDisplay) -> FailingStore {
+        self.first_failure.struck(1).await;
+        let begun = Instant::now();
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let store = stage.bucket(FAILING);
+        let busy = store.order(Fault::slow_down(), When::always().chance(0.5, rng.random()));
+        let broken = store.order(Fault::Reset, When::always());
+        // It stands before those two, and would leave them nothing to do.
+        self.first_failure.clear();
+        let seconds = rng.random_range(3.0..5.0);
+        audience.say(&format!("{FAILING} fails: its answers are 503 SlowDown and connection resets"));
+        sleep(Duration::from_secs_f64(seconds)).await;
+        busy.clear();
+        broken.clear();
+        let (answered_503, reset) = (self.first_failure.strikes() + busy.strikes(), broken.strikes());
+        audience.say(&format!(
+            "{FAILING} is well again after {seconds:.1} s: {answered_503} requests answered 503, {reset} reset"
+        ));
+        FailingStore { replica: FAILING.to_owned(), seconds: begun.elapsed().as_secs_f64(), answered_503, reset }
+    }
+}
+
+async fn most_leases(daemons: &Daemons, rows: &TableView) -> anyhow::Result<(usize, i32)> {
+    let mut most = None;
+    for number in daemons.numbers() {
+        let leases = rows.held_by(number).await?.len();
+        most = most.max(Some((leases, number)));
+    }
+    most.context("no daemon lives")
+}

@@ -1,0 +1,159 @@
+//! The main act of a demo: everything is copied while accidents happen, then read back and compared.
+
+use std::{cell::Cell, time::Duration};
+
+use anyhow::bail;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Progress, ProgressDisplay, REPLICAS, Request, Summary, Waits,
+    application::Application,
+    daemons::Daemons,
+    environment::Environment,
+    failures::Failures,
+    objects::Object,
+    reader::Reader,
+    summary::{self, Comparison, FailingStore, Killed},
+    table_view::{Counts, TableView},
+};
+
+/// Nothing moves for so long only if something is broken: a lease and a back-off are far shorter.
+const PATIENCE: Duration = Duration::from_mins(5);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// All who take part.
+pub(super) struct Scenario<'a> {
+    pub(super) stage: &'a Environment,
+    pub(super) request: &'a Request,
+    pub(super) objects: &'a [Object],
+    pub(super) audience: &'a dyn ProgressDisplay,
+    pub(super) daemons: Daemons,
+    pub(super) application: Application,
+    pub(super) rows: TableView,
+    pub(super) reader: Reader,
+}
+
+impl Scenario<'_> {
+    /// Copies everything with both accidents on the way, then compares it.
+    pub(super) async fn main_act(&self) -> anyhow::Result<Summary> {
+        self.audience.say("PostgreSQL and the stores b2, wasabi and scw have started");
+        self.stage.migrate().await?;
+        let accidents = Failures::prepare(self.stage, self.objects, self.request.seed);
+        for _ in 0..2 {
+            self.start_daemon().await?;
+        }
+        let (killed, failing_store) = self.copy_all(&accidents).await?;
+        self.audience.say("all is on record everywhere; now all is read back and compared");
+        let of = self.objects.len() * REPLICAS.len();
+        let told = |done| self.audience.show(&Progress::Comparing { done, of });
+        let comparison = self.reader.compare_all(self.stage, self.objects, told).await;
+        self.sum_up(comparison, killed, failing_store).await
+    }
+
+    pub(super) async fn start_daemon(&self) -> anyhow::Result<()> {
+        let which = self.daemons.start(self.stage, &self.rows).await?;
+        self.audience.say(&format!("{which} has started"));
+        Ok(())
+    }
+
+    /// The application brings its objects, both accidents happen, the daemons copy: all at the same time.
+    async fn copy_all(&self, accidents: &Failures) -> anyhow::Result<(Killed, FailingStore)> {
+        let over = Cell::new(false);
+        let accidents = async {
+            let kill = accidents.kill_one(self.stage, &self.daemons, &self.rows, self.audience);
+            let fail = async { anyhow::Ok(accidents.fail_one_store(self.stage, self.audience).await) };
+            let both = tokio::try_join!(kill, fail);
+            over.set(true);
+            both
+        };
+        let ((), both, ()) =
+            tokio::try_join!(self.application.bring(self.objects), accidents, self.until_copied(&over))?;
+        Ok(both)
+    }
+
+    /// Waits until everything is on record everywhere and the accidents are over.
+    async fn until_copied(&self, over: &Cell<bool>) -> anyhow::Result<()> {
+        let mut last = (0, Counts::default());
+        let mut moved = Instant::now();
+        loop {
+            self.daemons.check(self.stage)?;
+            let counts = self.rows.counts().await?;
+            let registered = self.application.registered();
+            self.audience.show(&progress(self.objects.len(), registered, &counts));
+            if over.get() && usize::try_from(counts.everywhere).ok() == Some(self.objects.len()) {
+                return Ok(());
+            }
+            let now = (registered, Counts { leased: 0, failing: 0, ..counts });
+            if now != last {
+                (last, moved) = (now, Instant::now());
+            } else if moved.elapsed() > PATIENCE {
+                bail!("{}", self.standstill(&counts).await?);
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn standstill(&self, counts: &Counts) -> anyhow::Result<String> {
+        let reasons = self.rows.reasons().await?;
+        let reasons = if reasons.is_empty() { "no failure is on record".to_owned() } else { reasons.join("\n  ") };
+        Ok(format!(
+            "nothing has moved for {} s: {} of {} objects are on record everywhere, daemons hold {}\n  {reasons}\n{}",
+            PATIENCE.as_secs(),
+            counts.everywhere,
+            self.objects.len(),
+            counts.leased,
+            self.daemons.last_words(self.stage)
+        ))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "rates and times of a play stay far below 2^52")]
+    async fn sum_up(
+        &self,
+        comparison: Comparison,
+        mut killed: Killed,
+        failing_store: FailingStore,
+    ) -> anyhow::Result<Summary> {
+        killed.rescued_leases = self.rows.which_are_everywhere(&killed.keys).await?.len();
+        let (wasabi, scw) = self.rows.waits(0).await?.into_iter().unzip();
+        let waits = [("wasabi", Waits::of(wasabi)), ("scw", Waits::of(scw))];
+        let bytes: u64 = self.objects.iter().map(Object::size_bytes).sum();
+        let targets = &REPLICAS[1..];
+        let copies = self.objects.len() * targets.len();
+        let seconds = self.rows.took().await? as f64 / 1e6;
+        Ok(Summary {
+            seed: self.request.seed,
+            objects: self.objects.len(),
+            bytes,
+            largest_bytes: self.objects.iter().map(Object::size_bytes).max().unwrap_or(0),
+            copies,
+            seconds,
+            copies_per_second: copies as f64 / seconds,
+            bytes_per_second: (bytes * targets.len() as u64) as f64 / seconds,
+            comparison,
+            daemons: summary::Daemons { started: self.daemons.started(), killed: 1 },
+            killed,
+            failing_store,
+            failed_attempts: self.daemons.failures().await,
+            waits: waits.into_iter().filter_map(|(replica, waits)| Some((replica.to_owned(), waits?))).collect(),
+            repeated_uploads: targets.iter().map(|replica| self.repeated(replica)).sum(),
+            unfinished_uploads: targets.iter().map(|replica| self.stage.bucket(replica).uploads().len()).sum(),
+        })
+    }
+
+    /// Uploads to this replica beyond one per key.
+    fn repeated(&self, replica: &str) -> u64 {
+        self.stage.bucket(replica).counts(|counts| counts.writes_by_key().values().map(|writes| writes - 1).sum())
+    }
+}
+
+fn progress(objects: usize, registered: usize, counts: &Counts) -> Progress {
+    let count = |n: i64| usize::try_from(n).unwrap_or(0);
+    Progress::Copying {
+        objects,
+        registered,
+        wasabi: count(counts.wasabi),
+        scw: count(counts.scw),
+        leased: count(counts.leased),
+        failing: count(counts.failing),
+    }
+}

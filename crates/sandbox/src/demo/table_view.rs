@@ -1,0 +1,90 @@
+//! A play's view of the tables, from outside: it only reads.
+
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use super::{
+    client::options,
+    environment::{Environment, OWNER},
+};
+
+#[derive(Debug)]
+pub(super) struct TableView(PgPool);
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) objects: i64,
+    pub(super) wasabi: i64,
+    pub(super) scw: i64,
+    /// Objects that are on record at every replica.
+    pub(super) everywhere: i64,
+    /// Rows that daemons hold.
+    pub(super) leased: i64,
+    /// Copies whose last attempt failed.
+    pub(super) failing: i64,
+}
+
+impl TableView {
+    pub(super) fn new(stage: &Environment) -> anyhow::Result<Self> {
+        let pool = PgPoolOptions::new().max_connections(3);
+        Ok(Self(pool.connect_lazy_with(options(&stage.database(OWNER))?)))
+    }
+
+    pub(super) async fn counts(&self) -> sqlx::Result<Counts> {
+        let counts = "SELECT count(*), count(wasabi), count(scw),
+       count(*) FILTER (WHERE b2 IS NOT NULL AND wasabi IS NOT NULL AND scw IS NOT NULL),
+       count(lock), (SELECT count(*) FROM copyhold.copy_failures)
+FROM copyhold.object_copies";
+        let (objects, wasabi, scw, everywhere, leased, failing) = sqlx::query_as(counts).fetch_one(&self.0).await?;
+        Ok(Counts { objects, wasabi, scw, everywhere, leased, failing })
+    }
+
+    /// The number under which the daemon with this process is on the list, once it is.
+    pub(super) async fn daemon(&self, process_id: u32) -> sqlx::Result<Option<i32>> {
+        let daemon =
+            "SELECT id FROM copyhold.daemons WHERE process_id = $1 AND alive_until > copyhold.now_utc_micro_seconds()";
+        sqlx::query_scalar(daemon).bind(i64::from(process_id)).fetch_optional(&self.0).await
+    }
+
+    /// Keys of the rows that a daemon holds: its number is the upper part of its fences.
+    pub(super) async fn held_by(&self, daemon: i32) -> sqlx::Result<Vec<String>> {
+        let held = "SELECT object_key FROM copyhold.object_copies WHERE lock IS NOT NULL AND (lease >> 40)::int = $1";
+        sqlx::query_scalar(held).bind(daemon).fetch_all(&self.0).await
+    }
+
+    /// Those of these keys that are on record everywhere.
+    pub(super) async fn which_are_everywhere(&self, keys: &[String]) -> sqlx::Result<Vec<String>> {
+        let which = "SELECT object_key FROM copyhold.object_copies
+WHERE object_key = ANY ($1) AND b2 IS NOT NULL AND wasabi IS NOT NULL AND scw IS NOT NULL";
+        sqlx::query_scalar(which).bind(keys).fetch_all(&self.0).await
+    }
+
+    /// µs from registration to record at wasabi and at scw, of each object registered since (µs since the epoch).
+    pub(super) async fn waits(&self, since: i64) -> sqlx::Result<Vec<(i64, i64)>> {
+        let waits = "SELECT wasabi - created_at, scw - created_at FROM copyhold.object_copies
+WHERE wasabi IS NOT NULL AND scw IS NOT NULL AND created_at >= $1";
+        sqlx::query_as(waits).bind(since).fetch_all(&self.0).await
+    }
+
+    /// µs from the first registration to the last record.
+    pub(super) async fn took(&self) -> sqlx::Result<i64> {
+        let took = "SELECT coalesce(max(greatest(wasabi, scw)) - min(created_at), 0) FROM copyhold.object_copies";
+        sqlx::query_scalar(took).fetch_one(&self.0).await
+    }
+
+    /// By the database's clock, µs since the epoch.
+    pub(super) async fn now(&self) -> sqlx::Result<i64> {
+        sqlx::query_scalar("SELECT copyhold.now_utc_micro_seconds()").fetch_one(&self.0).await
+    }
+
+    /// Why some copies are not there, for an error: the commonest reasons, one a line.
+    pub(super) async fn reasons(&self) -> sqlx::Result<Vec<String>> {
+        let reasons = "SELECT count(*) || ' to ' || replica || ' (' || class || '), for example ' || min(message)
+FROM copyhold.copy_failures GROUP BY replica, class ORDER BY count(*) DESC LIMIT 5";
+        sqlx::query_scalar(reasons).fetch_all(&self.0).await
+    }
+
+    pub(super) async fn close(&self) {
+        self.0.close().await;
+    }
+}

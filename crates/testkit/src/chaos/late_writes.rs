@@ -1,0 +1,144 @@
+//! Accidents at an exact point: a PUT that a store has taken lands after its object was replaced, deleted or promoted.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rand::{SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use sqlx::AssertSqlSafe;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    DAEMONS,
+    application::ReRegistration,
+    environment::{LATE, targets},
+    failures::Chaos,
+    fleet::Replacement,
+    patiently,
+    promotions::command,
+};
+
+/// Until the PUT is sent. Stores that fail may take long, and then nothing is learnt.
+const SENT_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How often each thing happened at the point at which it matters: a PUT was taken by the store, and neither answered
+/// nor carried out yet.
+#[derive(Debug, Default)]
+pub(super) struct LateWrites {
+    /// The object got a new content and was registered again.
+    pub(super) registered: usize,
+    /// Its row was deleted and inserted again, with a new content.
+    pub(super) deleted: usize,
+    /// All daemons were killed, and the object got a new content.
+    pub(super) killed: usize,
+    /// That replica was to be promoted, and was not.
+    pub(super) refused: usize,
+    /// The new content was recorded there before the old one arrived.
+    pub(super) recorded_before: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum LateWriteCase {
+    Replace(ReRegistration),
+    KillAll,
+    Promote,
+}
+
+const ACTS: [LateWriteCase; 5] = [
+    LateWriteCase::Replace(ReRegistration::Registered),
+    LateWriteCase::Replace(ReRegistration::AtOnce),
+    LateWriteCase::Replace(ReRegistration::Later),
+    LateWriteCase::KillAll,
+    LateWriteCase::Promote,
+];
+
+impl Chaos<'_> {
+    /// One object after the other, whose first PUT to one replica lands after something else has happened to it. What is
+    /// there in the end is compared with all other objects.
+    pub(super) async fn run_late_writes(&self, seed: u64) -> anyhow::Result<LateWrites> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut exact = LateWrites::default();
+        let mut number = 0;
+        while Instant::now() < self.end {
+            number += 1;
+            self.land_late(&format!("exact-{number}"), &mut rng, &mut exact).await?;
+        }
+        Ok(exact)
+    }
+
+    async fn land_late(&self, key: &str, rng: &mut StdRng, exact: &mut LateWrites) -> anyhow::Result<()> {
+        let primary = *self.application.primary().await;
+        let target = *targets(primary.name).choose(rng).context("there are two")?;
+        let act = *ACTS.choose(rng).context("there are some")?;
+        let (gate, order) = self.stage.carry_out_late(target, key);
+        let uploaded_to = {
+            // No promotion before it is registered where it was uploaded.
+            let now = self.application.primary().await;
+            if now.name == target {
+                return Ok(());
+            }
+            self.application.add(self.stage, rng, key, *now).await?;
+            now.name
+        };
+        if timeout(SENT_WITHIN, gate.came(1)).await.is_err() {
+            gate.open();
+            order.clear();
+            return Ok(());
+        }
+        // By the stated assumption it arrives no later.
+        let lands = Instant::now() + LATE;
+        {
+            let now = self.application.primary().await;
+            if now.name != target {
+                match act {
+                    // What stands at a former primary is left alone if its row was deleted since.
+                    LateWriteCase::Replace(_) if now.name != uploaded_to => {
+                        self.application.replace(self.stage, rng, key, ReRegistration::Registered, *now).await?;
+                        exact.registered += 1;
+                    }
+                    LateWriteCase::Replace(how) => {
+                        self.application.replace(self.stage, rng, key, how, *now).await?;
+                        match how {
+                            ReRegistration::Registered => exact.registered += 1,
+                            ReRegistration::AtOnce | ReRegistration::Later => exact.deleted += 1,
+                        }
+                    }
+                    LateWriteCase::KillAll => {
+                        for slot in 0..DAEMONS {
+                            self.fleet.replace(slot, self.stage, Replacement::Fair).await?;
+                        }
+                        self.application.replace(self.stage, rng, key, ReRegistration::Registered, *now).await?;
+                        exact.killed += 1;
+                    }
+                    // It has waited for a promotion: the command could come when nothing may arrive any more.
+                    LateWriteCase::Promote if Instant::now() + LATE / 2 > lands => {}
+                    LateWriteCase::Promote => {
+                        // The time from the taken PUT to the command is far shorter than that until it is settled.
+                        let output = command(self.program, self.stage, &["promote", target]).output().await?;
+                        if output.status.success() {
+                            bail!("{target} was promoted though {key} may still arrive there");
+                        }
+                        exact.refused += 1;
+                    }
+                }
+            }
+        }
+        exact.recorded_before += usize::from(self.recorded(key, target, lands).await?);
+        gate.open();
+        gate.empty().await;
+        Ok(())
+    }
+
+    /// Waits until the copy is on record, but not for longer; whether it is.
+    async fn recorded(&self, key: &str, replica: &str, until: Instant) -> anyhow::Result<bool> {
+        let sql = format!("SELECT {replica} IS NOT NULL FROM copyhold.object_copies WHERE object_key = $1");
+        while Instant::now() < until {
+            let ask = || sqlx::query_scalar(AssertSqlSafe(sql.clone())).bind(key).fetch_optional(&self.stage.pool);
+            if patiently(ask).await?.unwrap_or(false) {
+                return Ok(true);
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(false)
+    }
+}

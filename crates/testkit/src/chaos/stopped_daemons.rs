@@ -1,0 +1,140 @@
+//! Daemons that are stopped for longer than their leases, and go on afterwards.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    DAEMONS, LEASE, PATIENCE,
+    application::ReRegistration,
+    environment::{Environment, role},
+    failures::Chaos,
+    fleet::Replacement,
+    keys::Keys,
+    patiently,
+};
+
+/// What it says when a statement's answer did not come: it may hold leases that it does not know of.
+const NOT_ANSWERED: [&str; 3] = ["Could not look for work", "heartbeat failed", "Could not record results"];
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What became of the daemons that were stopped for longer than their leases.
+#[derive(Debug, Default)]
+pub(super) struct StoppedDaemons {
+    pub(super) stopped: usize,
+    /// Leases that others took from them meanwhile.
+    pub(super) taken: u64,
+    /// Losses that they noticed themselves, afterwards.
+    pub(super) noticed: u64,
+}
+
+impl Chaos<'_> {
+    /// Stops a daemon in the middle of its work, has others take that over, and lets it go on: it must notice each
+    /// lease that it lost. That it wrote nothing under them is seen in the database, by whose lease every write was.
+    pub(super) async fn haunt(&self, seed: u64) -> anyhow::Result<StoppedDaemons> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut zombies = StoppedDaemons::default();
+        while zombies.stopped == 0 || Instant::now() < self.end {
+            let slot = rng.random_range(0..DAEMONS);
+            {
+                let _up = self.up.read().await;
+                self.raise(slot, &mut rng, &mut zombies).await?;
+            }
+            sleep(Duration::from_millis(rng.random_range(100..1000))).await;
+        }
+        Ok(zombies)
+    }
+
+    async fn raise(&self, slot: usize, rng: &mut StdRng, zombies: &mut StoppedDaemons) -> anyhow::Result<()> {
+        let before = last_daemon(self.stage, slot).await?;
+        // A daemon whose connections are intact: it knows of all its leases.
+        self.fleet.replace(slot, self.stage, Replacement::Spared).await?;
+        let daemon = until("a daemon enters itself", async || {
+            let last = last_daemon(self.stage, slot).await?;
+            Ok(last.filter(|_| last > before))
+        })
+        .await?;
+        let works = until("it is at work", async || Ok((leases(self.stage, daemon).await? > 0).then_some(())));
+        if let Err(error) = works.await {
+            let said = self.fleet.slot(slot).lock().await.said();
+            bail!("{error}: daemon {daemon}; replicas:\n{}\nit said\n{said}", replicas(self.stage).await?);
+        }
+        self.fleet.slot(slot).lock().await.signal(Signal::STOP)?;
+        if self.keys == Keys::MayChange {
+            // What it sends when it goes on is what the object was before.
+            let held = held(self.stage, daemon).await?;
+            let primary = self.application.primary().await;
+            for key in held {
+                self.application.replace(self.stage, rng, &key, ReRegistration::Registered, *primary).await?;
+            }
+        }
+        sleep(LEASE).await;
+        until("others take its work", async || Ok((leases(self.stage, daemon).await? == 0).then_some(()))).await?;
+        let taken = taken(self.stage, daemon).await?;
+        self.fleet.slot(slot).lock().await.signal(Signal::CONT)?;
+        zombies.stopped += 1;
+        let deadline = Instant::now() + PATIENCE;
+        let noticed = loop {
+            let mut process = self.fleet.slot(slot).lock().await;
+            let said = process.said();
+            let late = u64::try_from(said.matches("came too late").count())?;
+            // A daemon that is slow to serve its pages is asked again.
+            let lost = process.metric("copyhold_leases_lost_total").await.ok().flatten();
+            let noticed = lost.unwrap_or(0) + late;
+            if noticed >= taken || NOT_ANSWERED.iter().any(|words| said.contains(words)) {
+                process.spared = false;
+                break noticed;
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "daemon {daemon} lost {taken} leases while it was stopped, and noticed {noticed}; it said\n{said}"
+                );
+            }
+            drop(process);
+            sleep(LOOK_EVERY).await;
+        };
+        zombies.taken += taken;
+        zombies.noticed += noticed;
+        Ok(())
+    }
+}
+
+async fn last_daemon(stage: &Environment, slot: usize) -> anyhow::Result<Option<i32>> {
+    let sql = "SELECT max(id) FROM chaos.daemons WHERE role = $1";
+    patiently(|| sqlx::query_scalar(sql).bind(role(slot)).fetch_one(&stage.pool)).await
+}
+
+/// For an error.
+async fn replicas(stage: &Environment) -> anyhow::Result<String> {
+    let sql = "SELECT string_agg(r::text, E'\\n') FROM copyhold.replicas r";
+    patiently(|| sqlx::query_scalar(sql).fetch_one(&stage.pool)).await
+}
+
+async fn held(stage: &Environment, daemon: i32) -> anyhow::Result<Vec<String>> {
+    let sql = "SELECT object_key FROM copyhold.object_copies WHERE lock IS NOT NULL AND lease >> 40 = $1";
+    patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_all(&stage.pool)).await
+}
+
+async fn leases(stage: &Environment, daemon: i32) -> anyhow::Result<usize> {
+    Ok(held(stage, daemon).await?.len())
+}
+
+async fn taken(stage: &Environment, daemon: i32) -> anyhow::Result<u64> {
+    let sql = "SELECT count(*) FROM chaos.taken WHERE daemon = $1";
+    let count: i64 = patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_one(&stage.pool)).await?;
+    u64::try_from(count).context("a count")
+}
+
+async fn until<T>(what: &str, look: impl AsyncFn() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(seen) = look().await? {
+            return Ok(seen);
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    bail!("never came true: {what}")
+}
