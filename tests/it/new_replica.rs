@@ -123,7 +123,7 @@ async fn what_a_migration_that_was_killed_has_not_filled_the_rules_fill_when_the
         migrate(&world.config).await.unwrap();
         assert_eq!(due(&world).await, "-");
         let status = printed(&world.run(&["status"]).await);
-        assert!(status.contains("not applied yet to objects"), "{status}");
+        assert!(status.contains("not judged by them yet"), "{status}");
         let applied = world.run(&["rules", "apply"]).await;
         assert_eq!(applied.status.code(), Some(0), "{}", printed(&applied));
         assert_eq!(due(&world).await, filled);
@@ -139,7 +139,7 @@ async fn a_daemon_that_migrates_says_that_the_rules_are_still_to_be_applied() {
     let mut command = world.program(&["run", "--migrate"]);
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut daemon = command.stderr(log.reopen().unwrap()).spawn().unwrap();
-    let said = "rules in force are not applied yet to objects";
+    let said = "registered before the rules changed are not judged by them yet";
     crate::world::eventually(said, async || std::fs::read_to_string(log.path()).unwrap().contains(said)).await;
     assert_eq!(due(&world).await, "-");
     daemon.kill().await.unwrap();
