@@ -315,9 +315,9 @@ async fn rules_that_are_not_those_of_the_configuration_are_reported_and_not_appl
     assert!(text.contains("1 rule in force, before it was 0"), "{text}");
     assert!(text.contains("see `copyhold rules apply --dry-run`"), "{text}");
     daemon.until_logged("No longer so: the rules in the configuration").await;
-    daemon.until_logged("rules in force are not applied yet to objects").await;
+    daemon.until_logged("registered before the rules changed are not judged by them yet").await;
     let status = printed(&world.run(&["status"]).await);
-    assert!(status.contains("not applied yet to objects"), "{status}");
+    assert!(status.contains("not judged by them yet"), "{status}");
     let shown = printed(&world.run(&["rules", "show"]).await);
     assert!(shown.contains("prefix = \"p/\"\nreplicas = [\"b2\", \"wasabi\"]"), "{shown}");
     assert_eq!(world.run(&["rules", "apply"]).await.status.code(), Some(0));

@@ -110,10 +110,10 @@ impl RemovalObstacle {
                 Positions(positions)
             ),
             Self::OnlyHolder { objects: 1, example } => format!(
-                "it is the only holder of 1 object, \"{example}\": `copyhold explain` shows why there is no other copy"
+                "it is the only holder of 1 object, \"{example}\": `copyhold explain` tells why there is no other copy"
             ),
             Self::OnlyHolder { objects, example } => format!(
-                "it is the only holder of {objects} objects, \"{example}\" for one: `copyhold explain` shows why there is no \
+                "it is the only holder of {objects} objects, \"{example}\" for one: `copyhold explain` tells why there is no \
                  other copy"
             ),
             Self::Unsettled { copies, settled_in_us } => format!(

@@ -172,8 +172,8 @@ impl fmt::Display for Difference {
                 list_daemons(other)
             ),
             Self::Unapplied => f.write_str(
-                "the rules in force are not applied yet to objects that were registered before they changed: see \
-                 `copyhold rules apply --dry-run`",
+                "objects that were registered before the rules changed are not judged by them yet: see `copyhold rules apply \
+                 --dry-run`",
             ),
             Self::Unserved { replica } => {
                 write!(f, "no living daemon copies to replica {replica}, which the schema has: its backlog grows")
