@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use copyhold_db::{
-    Database,
+    Duties,
     stats::{ReplicaStatus, count_interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -17,9 +17,9 @@ use crate::{
 const READ_EVERY: Duration = Duration::from_secs(5);
 
 /// Reads until `end`, from before PostgreSQL was ever reached.
-pub async fn watch(queue: Database, end: CancellationToken) {
+pub async fn watch(duties: Duties, end: CancellationToken) {
     loop {
-        let Some(read) = end.run_until_cancelled(queue.figures()).await else { return };
+        let Some(read) = end.run_until_cancelled(duties.figures()).await else { return };
         match read {
             // A read-only server counts as unavailable: no work goes on, and its figures stand still.
             Ok(figures) if figures.writable => {

@@ -28,7 +28,7 @@ impl FollowedLog {
         let names = config.replicas.iter().map(|r| r.name.clone()).collect();
         let queue = Database::new(pools.work.clone(), config.database.schema.clone(), names);
         let (waker, wake) = wake_channel::channel();
-        let (log, tailer) = events::open(queue, settings, wake);
+        let (log, tailer) = events::open(queue.event_log(), settings, wake);
         let stop = CancellationToken::new();
         let mut listener = PgListener::connect_with(&ground.pool).await?;
         listener.listen(&format!("{}_event", config.database.schema)).await?;

@@ -59,7 +59,7 @@ pub async fn run(
     let queue = Database::with_events(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
     let memory = Memory::new(config.workers.memory_bytes);
     let (events_waker, events_wake) = wake_channel::channel();
-    let (log, tailer) = events::open(queue.clone(), events::Settings::of(&config), events_wake);
+    let (log, tailer) = events::open(queue.event_log(), events::Settings::of(&config), events_wake);
     lifecycle.spawn("tailer", &lifecycle.drain, tailer.run(lifecycle.drain.clone()));
     let state = http::AppState {
         queue: queue.clone(),
@@ -72,7 +72,7 @@ pub async fn run(
     };
     lifecycle.spawn("http", &lifecycle.end, http::serve(listener, state, config.events.readers, lifecycle.end.clone()));
 
-    lifecycle.spawn("figures", &lifecycle.end, figures::watch(queue.clone(), lifecycle.end.clone()));
+    lifecycle.spawn("figures", &lifecycle.end, figures::watch(queue.duties(), lifecycle.end.clone()));
 
     // Everything up to here works while PostgreSQL is unavailable; from here on the daemon waits for it.
     let prepared = tokio::select! {
@@ -136,17 +136,17 @@ async fn work(
     let (notify_work, notifications) = wake_channel::channel();
     let (listen_status_sender, listen_status) = listen_status::channel();
     let registry = ReplicaRegistry::new(replicas, SlowCopies::new(&memory, config.workers.count));
-    let (completer, writer) = worker::completer(queue.clone());
-    let (journals, journal_writer) = worker::journals(queue.clone());
+    let (completer, writer) = worker::completer(queue.leases());
+    let (journals, journal_writer) = worker::journals(queue.uploads());
     // The writers end when every sender is dropped. That is at the end, not when the last copy is finished: a task that
     // ends earlier ends the daemon.
     let to_the_end = (completer.clone(), journals.clone());
     let context = Context {
-        health: HealthMonitor::new(queue.clone(), registry.clone(), wake_gate.clone(), wake_claimer.clone()),
+        health: HealthMonitor::new(queue.breakers(), registry.clone(), wake_gate.clone(), wake_claimer.clone()),
         held: HeldLeases::default(),
         slots: Slots::new(config.workers.count, config.workers.reserved),
         changes: ContentChanges {
-            queue: queue.clone(),
+            leases: queue.leases(),
             policy: config.guard.changed,
             wake_claimer: wake_claimer.clone(),
         },
@@ -217,7 +217,7 @@ impl Context<'_> {
 
     fn spawn_heartbeat(&self, connections: Connections) {
         let heartbeat = Heartbeat {
-            queue: self.queue.over(connections),
+            leases: self.queue.over(connections).leases(),
             daemon: self.daemon.clone(),
             held: self.held.clone(),
             every: self.config.lease.heartbeat,
@@ -243,11 +243,11 @@ impl Context<'_> {
 
     /// Starts the mover of other programs' events, and the retention of the log.
     fn spawn_log_duties(&self, wake: WakeReceiver, grows: WakeSender) {
-        let mover = InboxMover { queue: self.queue.clone(), wake, idle: self.idle(IdleKind::Inbox), grows };
+        let mover = InboxMover { duties: self.queue.duties(), wake, idle: self.idle(IdleKind::Inbox), grows };
         self.spawn("inbox", |drain| mover.run(drain));
         let events = &self.config.events;
         let sweeper = LogSweeper {
-            queue: self.queue.clone(),
+            duties: self.queue.duties(),
             every: self.config.sweeper.every,
             retention: Retention { keep_for: events.keep_for, keep_bytes: events.keep_bytes },
         };
@@ -258,7 +258,7 @@ impl Context<'_> {
     fn spawn_sweepers(&self) {
         let lease = &self.config.lease;
         let sweeper = Sweeper {
-            queue: self.queue.clone(),
+            duties: self.queue.duties(),
             every: self.config.sweeper.every,
             lease_time: lease.timeout,
             settle: lease.settle(),
@@ -267,7 +267,7 @@ impl Context<'_> {
         self.spawn("sweeper", |drain| sweeper.run(drain));
         let registry = self.registry.clone();
         let uploads = OrphanedUploads {
-            queue: self.queue.clone(),
+            duties: self.queue.duties(),
             stores: registry.replicas().iter().map(|replica| Arc::clone(&replica.store)).collect(),
             scope: Box::new(move |replica| abort_scope(&registry.snapshot(), replica)),
             every: self.config.sweeper.every,
@@ -278,15 +278,15 @@ impl Context<'_> {
 
     /// Starts what looks at the tables periodically.
     fn spawn_watches(&self) {
-        self.spawn("backlog", |drain| sweeper::count_backlog(self.queue.clone(), drain));
-        self.spawn("sequences", |drain| sweeper::watch_sequences(self.queue.clone(), drain));
-        self.spawn("differences", |drain| sweeper::watch_differences(self.queue.clone(), drain));
+        self.spawn("backlog", |drain| sweeper::count_backlog(self.queue.duties(), drain));
+        self.spawn("sequences", |drain| sweeper::watch_sequences(self.queue.duties(), drain));
+        self.spawn("differences", |drain| sweeper::watch_differences(self.queue.duties(), drain));
     }
 
     fn spawn_gate(&self, wake: WakeReceiver) {
         let gate = ReplicaGate {
             config: self.config.clone(),
-            queue: self.queue.clone(),
+            bindings: self.queue.bindings(),
             registry: self.registry.clone(),
             health: self.health.clone(),
             waker: self.wake_claimer.clone(),
@@ -297,7 +297,7 @@ impl Context<'_> {
 
     fn spawn_rechecker(&self) {
         let rechecker = Rechecker {
-            queue: self.queue.clone(),
+            leases: self.queue.leases(),
             daemon: self.daemon.clone(),
             held: self.held.clone(),
             completer: self.completer.clone(),
@@ -316,7 +316,7 @@ impl Context<'_> {
     fn spawn_claimer(&self, memory: Memory, journals: Journals, wakeups: ClaimWakeups) -> TaskTracker {
         let running = TaskTracker::new();
         let runner = Runner {
-            queue: self.queue.clone(),
+            leases: self.queue.leases(),
             held: self.held.clone(),
             completer: self.completer.clone(),
             journals,

@@ -111,7 +111,7 @@ async fn check_plans(queue: &Database) -> Result<(), StartupError> {
 
 /// Before anything is registered or written: what is drawn from a sequence that began again was drawn before.
 async fn check_sequences(queue: &Database) -> Result<(), StartupError> {
-    match sweeper::mend_sequences(queue).await {
+    match sweeper::mend_sequences(&queue.duties()).await {
         Ok(()) => Ok(()),
         Err(error) if error.is_unavailable() || error.is_conflict() => Err(error.into()),
         Err(error) => {

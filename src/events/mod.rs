@@ -4,7 +4,7 @@
 //! Readers further behind read pages of the log, which all who want the same one share. How many readers there are
 //! does not change how many queries are made.
 //!
-//! Owns nothing in the database; the log is read through [`Database`]. Never waits for a reader: each takes what it wants
+//! Owns nothing in the database; the log is read through [`EventLog`]. Never waits for a reader: each takes what it wants
 //! when it wants it, and a slow one only falls behind.
 
 mod batch;
@@ -35,7 +35,7 @@ pub use filter::Filter;
 pub use reader::{End, Next, Reader, Start};
 pub use tailer::Tailer;
 
-use copyhold_db::Database;
+use copyhold_db::EventLog;
 
 use crate::{config::Config, metrics, wakeup::wake_channel::WakeReceiver};
 use log_position::LogPosition;
@@ -103,8 +103,8 @@ pub struct LogStats {
 
 /// The log, and the task that must run for it. `wake` hears of what is appended.
 #[must_use]
-pub fn open(queue: Database, settings: Settings, wake: WakeReceiver) -> (Log, Tailer) {
-    open_on(Arc::new(queue), settings, wake)
+pub fn open(event_log: EventLog, settings: Settings, wake: WakeReceiver) -> (Log, Tailer) {
+    open_on(Arc::new(event_log), settings, wake)
 }
 
 fn open_on(source: Arc<dyn Source>, settings: Settings, wake: WakeReceiver) -> (Log, Tailer) {

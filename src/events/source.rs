@@ -3,7 +3,7 @@
 use std::fmt;
 
 use copyhold_db::{
-    Database, DatabaseError,
+    DatabaseError, EventLog,
     log::{LogHead, LogPart},
 };
 use futures::future::{BoxFuture, FutureExt as _};
@@ -16,7 +16,7 @@ pub(super) trait Source: fmt::Debug + Send + Sync {
     fn raise_incarnation(&self, seen: i32) -> BoxFuture<'_, Result<bool, DatabaseError>>;
 }
 
-impl Source for Database {
+impl Source for EventLog {
     fn head(&self) -> BoxFuture<'_, Result<LogHead, DatabaseError>> {
         self.log_head().boxed()
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use copyhold_db::{Database, stats::Difference};
+use copyhold_db::{Duties, stats::Difference};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -12,10 +12,10 @@ use crate::{metrics, wakeup::jitter::jittered};
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Shows them in the metrics.
-fn publish(queue: &Database, now: &BTreeMap<(&'static str, Option<String>), Difference>) {
+fn publish(duties: &Duties, now: &BTreeMap<(&'static str, Option<String>), Difference>) {
     let differ = |kind| now.keys().any(|(what, _)| *what == kind);
     metrics::daemons_differ(Difference::KINDS.map(|kind| (kind, differ(kind))));
-    let served = queue.replicas().iter().map(|replica| (replica.to_string(), false));
+    let served = duties.replicas().iter().map(|replica| (replica.to_string(), false));
     let unserved = now.values().filter_map(|difference| match difference {
         Difference::Unserved { replica } => Some((replica.clone(), true)),
         _ => None,
@@ -25,11 +25,11 @@ fn publish(queue: &Database, now: &BTreeMap<(&'static str, Option<String>), Diff
 }
 
 /// Says when the daemons are not configured alike, once for each difference, until `drain`.
-pub async fn watch_differences(queue: Database, drain: CancellationToken) {
+pub async fn watch_differences(duties: Duties, drain: CancellationToken) {
     // By kind and replica, and not by who differs: in a rolling deployment that changes with each daemon.
     let mut logged: BTreeMap<(&'static str, Option<String>), Difference> = BTreeMap::new();
     loop {
-        match queue.differences().await {
+        match duties.differences().await {
             Ok(differences) => {
                 let key = |difference: &Difference| (difference.what(), difference.replica().map(str::to_owned));
                 let now: BTreeMap<_, _> = differences.into_iter().map(|d| (key(&d), d)).collect();
@@ -39,7 +39,7 @@ pub async fn watch_differences(queue: Database, drain: CancellationToken) {
                 for (_, past) in logged.iter().filter(|(key, _)| !now.contains_key(key)) {
                     info!("No longer so: {past}");
                 }
-                publish(&queue, &now);
+                publish(&duties, &now);
                 logged = now;
             }
             // The claimer logs that PostgreSQL is unavailable.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copyhold_db::{Database, DatabaseError, log::InboxMove};
+use copyhold_db::{DatabaseError, Duties, log::InboxMove};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -26,7 +26,7 @@ const REFUSED: Duration = Duration::from_millis(50);
 /// time.
 #[derive(Debug)]
 pub struct InboxMover {
-    pub queue: Database,
+    pub duties: Duties,
     /// Heard when there may be events.
     pub wake: WakeReceiver,
     pub idle: IdleRegistration,
@@ -46,7 +46,7 @@ impl InboxMover {
             self.wake.arm();
             let most = if singly > 0 { 1 } else { BATCH };
             singly = singly.saturating_sub(1);
-            let moved = self.queue.move_inbox(most).await;
+            let moved = self.duties.move_inbox(most).await;
             let pause = match moved {
                 Ok(InboxMove::Some) => {
                     refused = 0;
@@ -98,7 +98,7 @@ impl InboxMover {
     /// The first event is refused: it goes behind the others, and is tried again when they are moved.
     async fn defer_first(&self, why: &DatabaseError, logged: bool) {
         metrics::database_error("log::move_inbox");
-        match self.queue.defer_first_of_inbox().await {
+        match self.duties.defer_first_of_inbox().await {
             Ok(Some(id)) if !logged => {
                 error!(id, error = %why, "PostgreSQL refuses to put an event of another program into the log; it waits in log_inbox as {id} behind the others");
             }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use copyhold_db::{
-    Database, DatabaseError,
+    DatabaseError, Duties,
     connections::LogThrottle,
     lease::{ClockCorrection, ReclaimedLease},
 };
@@ -25,7 +25,7 @@ const SUSPECTS_NAMED: usize = 5;
 /// Frees rows whose lease has ended without its holder. Several daemons may run it; one acts at a time.
 #[derive(Debug)]
 pub struct Sweeper {
-    pub queue: Database,
+    pub duties: Duties,
     pub every: Duration,
     pub lease_time: Duration,
     /// After this time nothing that a dead holder has sent still arrives at a store.
@@ -58,7 +58,7 @@ impl Sweeper {
     /// Brings forward what a clock that was ahead has deferred, also when no daemon has seen it set back.
     async fn pull_in(&self, trust: ClockTrust) {
         let set_back = matches!(trust, ClockTrust::Stepped(seconds) if seconds < 0);
-        match self.queue.pull_in(set_back, self.lease_time).await {
+        match self.duties.pull_in(set_back, self.lease_time).await {
             Ok(None) => {}
             Ok(Some(ClockCorrection { ahead, copies })) => {
                 warn!(
@@ -80,13 +80,13 @@ impl Sweeper {
     }
 
     async fn sweep(&self, watch: &mut ClockWatch) -> Result<(), DatabaseError> {
-        if self.queue.note_crash().await? {
+        if self.duties.note_crash().await? {
             warn!(
                 "PostgreSQL has crashed, and claims may be lost with it, since they commit asynchronously; copies that are \
                  recorded within the next minutes are read again"
             );
         }
-        let database_us = self.queue.database_now().await?;
+        let database_us = self.duties.database_now().await?;
         let trust = watch.look(Instant::now(), database_us);
         self.pull_in(trust).await;
         match trust {
@@ -102,7 +102,7 @@ impl Sweeper {
             }
         }
         loop {
-            let freed = self.queue.reclaim(self.settle).await?;
+            let freed = self.duties.reclaim(self.settle).await?;
             if freed.is_empty() {
                 return Ok(());
             }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use copyhold_db::{
-    Database, DatabaseError,
+    DatabaseError, Duties,
     log::{LogDuty, Retention},
 };
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ const AT_ONCE: usize = 32;
 /// acts at a time.
 #[derive(Debug)]
 pub struct LogSweeper {
-    pub queue: Database,
+    pub duties: Duties,
     pub every: Duration,
     pub retention: Retention,
 }
@@ -40,7 +40,7 @@ impl LogSweeper {
             for (duty, record) in LogDuty::ALL.into_iter().zip(&mut records) {
                 record.record(duty, self.perform(duty).await);
             }
-            match self.queue.log_bytes().await {
+            match self.duties.log_bytes().await {
                 Ok(bytes) => metrics::log_bytes(bytes, self.every),
                 Err(_) => metrics::database_error("log::bytes"),
             }
@@ -53,7 +53,7 @@ impl LogSweeper {
     async fn perform(&self, duty: LogDuty) -> Result<(), DatabaseError> {
         let times = if duty == LogDuty::Drop { AT_ONCE } else { 1 };
         for _ in 0..times {
-            if !self.queue.tidy_log(duty, self.retention).await? {
+            if !self.duties.tidy_log(duty, self.retention).await? {
                 break;
             }
             if duty == LogDuty::Drop {

@@ -22,7 +22,7 @@ pub use log::LogSweeper;
 pub use sequences::{mend_sequences, watch_sequences};
 pub use uploads::{AbortScope, AbortScopes, OrphanedUploads};
 
-use copyhold_db::Database;
+use copyhold_db::Duties;
 
 use crate::{metrics, wakeup::jitter::jittered};
 
@@ -32,12 +32,12 @@ const BACKLOG_EVERY: Duration = Duration::from_secs(2);
 const REST_AFTER_FAILURE: u32 = 50;
 
 /// Keeps the table `backlog` up to date until `drain`.
-pub async fn count_backlog(queue: Database, drain: CancellationToken) {
+pub async fn count_backlog(duties: Duties, drain: CancellationToken) {
     let mut failing = false;
     loop {
         let mut pause = BACKLOG_EVERY;
         let asked = Instant::now();
-        match queue.refresh_backlog().await {
+        match duties.refresh_backlog().await {
             Ok(_) => failing = false,
             Err(error) => {
                 metrics::database_error("stats::refresh_backlog");

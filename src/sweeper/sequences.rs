@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use copyhold_db::{Database, DatabaseError, schema::BehindSequence};
+use copyhold_db::{DatabaseError, Duties, schema::BehindSequence};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -12,8 +12,8 @@ use crate::metrics;
 const EVERY: Duration = Duration::from_secs(30);
 
 /// Finds, mends and logs sequences that are behind their tables.
-pub async fn mend_sequences(queue: &Database) -> Result<(), DatabaseError> {
-    let behind = queue.sequences_behind().await?;
+pub async fn mend_sequences(duties: &Duties) -> Result<(), DatabaseError> {
+    let behind = duties.sequences_behind().await?;
     if behind.is_empty() {
         return Ok(());
     }
@@ -22,13 +22,13 @@ pub async fn mend_sequences(queue: &Database) -> Result<(), DatabaseError> {
          numbers in use, for which the tables are read once",
         BehindSequence::list(&behind)
     );
-    queue.mend_sequences().await.map(drop)
+    duties.mend_sequences().await.map(drop)
 }
 
 /// The same again and again until `drain`.
-pub async fn watch_sequences(queue: Database, drain: CancellationToken) {
+pub async fn watch_sequences(duties: Duties, drain: CancellationToken) {
     while drain.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        let Some(looked) = drain.run_until_cancelled(mend_sequences(&queue)).await else { return };
+        let Some(looked) = drain.run_until_cancelled(mend_sequences(&duties)).await else { return };
         if let Err(error) = looked {
             metrics::database_error("schema::sequences_behind");
             if !error.is_unavailable() && !error.is_conflict() {

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use copyhold_core::domain::{ReplicaName, micros, micros_since_epoch};
 use copyhold_db::{
-    Database, DatabaseError,
+    DatabaseError, Duties,
     lease::{CondemnedUpload, UPLOAD_CHECK_INTERVAL, UploadCheck},
 };
 use copyhold_s3::store::{Reason, Store, StoreError, UploadId};
@@ -39,7 +39,7 @@ const UNSERVED_EVERY: Duration = Duration::from_hours(1);
 /// Others' uploads are never touched: only those whose name is in a row of ours, and those that were begun of the same
 /// key at the time of an intent of ours whose upload's name was never heard.
 pub struct OrphanedUploads {
-    pub queue: Database,
+    pub duties: Duties,
     pub stores: Vec<Arc<Store>>,
     /// What may be done at a replica at the moment.
     pub scope: AbortScopes,
@@ -97,7 +97,7 @@ impl OrphanedUploads {
             if drain.run_until_cancelled(tokio::time::sleep(jittered(self.every))).await.is_none() {
                 return;
             }
-            match self.queue.count_uploads(store.name()).await {
+            match self.duties.count_uploads(store.name()).await {
                 Ok(uploads) => metrics::uploads_unfinished(store.name(), uploads, self.every),
                 Err(_) => metrics::database_error("lease::count_uploads"),
             }
@@ -128,7 +128,7 @@ impl OrphanedUploads {
         // While the window of an intent is open, an upload that another program begins now would be in it.
         let quiet = self.quiet.max(WINDOW_AFTER + WINDOW_BEFORE);
         loop {
-            let UploadCheck { condemned, more } = self.queue.check_uploads(store.name(), quiet).await?;
+            let UploadCheck { condemned, more } = self.duties.check_uploads(store.name(), quiet).await?;
             if !condemned.is_empty() && !self.clear(store, scope, condemned, log_state).await? {
                 return Ok(());
             }
@@ -183,7 +183,7 @@ impl OrphanedUploads {
             }
         }
         // A locked one is condemned, and comes up again.
-        self.queue.end_uploads(&over).await?;
+        self.duties.end_uploads(&over).await?;
         metrics::uploads_orphaned(replica, aborted);
         if let Some(key) = example.filter(|_| aborted > 0) {
             info!(object.key = %key, replica.id = %replica, uploads = aborted, "Aborted {aborted} orphaned uploads at {replica}, of {key} for one");
@@ -234,7 +234,7 @@ impl OrphanedUploads {
         // By another clock than the store's own, another program's upload might be taken for ours.
         let Some(answered) = answered else { return Ok(Ok(Vec::new())) };
         // Asked after the listing: what is begun in the meantime is not in it.
-        let known = self.queue.known_uploads(&one.key, store.name()).await?;
+        let known = self.duties.known_uploads(&one.key, store.name()).await?;
         let begun = micros_since_epoch(answered) - micros(age);
         let window = begun - micros(WINDOW_BEFORE)..=begun + micros(WINDOW_AFTER);
         let ours = listed.into_iter().filter(|upload| {
@@ -247,7 +247,7 @@ impl OrphanedUploads {
 
     async fn forget_unserved(&self, drain: &CancellationToken) {
         loop {
-            match self.queue.forget_unserved_uploads().await {
+            match self.duties.forget_unserved_uploads().await {
                 Ok(forgotten) => {
                     if let Some(replica) = forgotten.first() {
                         warn!(

@@ -35,7 +35,7 @@ pub struct Followed {
 impl Followed {
     pub fn of(world: &World, settings: Settings) -> Self {
         let (waker, wake) = wake_channel::channel();
-        let (log, tailer) = events::open(world.queue(), settings, wake);
+        let (log, tailer) = events::open(world.queue().event_log(), settings, wake);
         let stop = CancellationToken::new();
         let tailer = tokio::spawn(tailer.run(stop.clone()));
         Self { log, waker, stop, tailer }

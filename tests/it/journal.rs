@@ -35,7 +35,7 @@ fn upload(name: &str) -> UploadId {
 
 /// A process's memory of uploads; its recorder ends when the journals are dropped.
 fn journals(world: &World) -> (Journals, JoinHandle<()>) {
-    let (journals, recorder) = worker::journals(world.queue());
+    let (journals, recorder) = worker::journals(world.queue().uploads());
     (journals, tokio::spawn(recorder.run()))
 }
 

@@ -139,7 +139,7 @@ async fn a_daemon_that_migrates_says_that_the_rules_are_still_to_be_applied() {
     let mut command = world.program(&["run", "--migrate"]);
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut daemon = command.stderr(log.reopen().unwrap()).spawn().unwrap();
-    let said = "rules in force are not applied yet to objects";
+    let said = "registered before the rules changed are not judged by them yet";
     crate::harness::eventually(said, async || std::fs::read_to_string(log.path()).unwrap().contains(said)).await;
     assert_eq!(due(&world).await, "-");
     daemon.kill().await.unwrap();

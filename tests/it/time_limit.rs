@@ -21,19 +21,19 @@ use crate::harness::{World, key, soon};
 
 /// Copies the leased object as a worker does that gives it so long.
 async fn copy(world: &World, lease: Lease, time_limit: TimeLimit) {
-    let (completer, writer) = worker::completer(world.queue());
+    let (completer, writer) = worker::completer(world.queue().leases());
     let writer = tokio::spawn(writer.run());
-    let (journals, recorder) = worker::journals(world.queue());
+    let (journals, recorder) = worker::journals(world.queue().uploads());
     let recorder = tokio::spawn(recorder.run());
     let memory = Memory::new(64 << 20);
     let registry = ReplicaRegistry::new(Vec::new(), SlowCopies::new(&memory, 16));
     let runner = Runner {
-        queue: world.queue(),
+        leases: world.queue().leases(),
         held: HeldLeases::default(),
         completer,
         journals,
         health: HealthMonitor::new(
-            world.queue(),
+            world.queue().breakers(),
             registry.clone(),
             wake_channel::channel().0,
             wake_channel::channel().0,
@@ -42,7 +42,7 @@ async fn copy(world: &World, lease: Lease, time_limit: TimeLimit) {
         memory,
         time_limit,
         changes: worker::ContentChanges {
-            queue: world.queue(),
+            leases: world.queue().leases(),
             policy: copyhold::config::UnregisteredChanges::Copy,
             wake_claimer: wake_channel::channel().0,
         },

@@ -35,7 +35,7 @@ impl Sweeper {
             stores.push(Arc::new(Store::connect(&replica.into(), 4).await.unwrap()));
         }
         let sweeper = OrphanedUploads {
-            queue: world.queue(),
+            duties: world.queue().duties(),
             stores,
             scope: Box::new(move |_| reach),
             every: Duration::from_millis(20),

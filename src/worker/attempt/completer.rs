@@ -10,7 +10,7 @@ use std::{
 
 use copyhold_core::domain::{Failure, FailureClass, Fence, NextAttempt, ObjectKey, Outcome, ReplicaName, escaped};
 use copyhold_db::{
-    Database, DatabaseError,
+    DatabaseError, Leases,
     connections::LogThrottle,
     lease::{FencedWrite, Report},
 };
@@ -45,7 +45,7 @@ pub struct Completer(mpsc::Sender<PendingReport>);
 /// Writes them: whatever has come in while the statement before was being written makes the next.
 #[derive(Debug)]
 pub struct ReportWriter {
-    queue: Database,
+    leases: Leases,
     reports: mpsc::Receiver<PendingReport>,
     /// That nothing can be written.
     complaint: LogThrottle,
@@ -83,9 +83,9 @@ type Batch = HashMap<ReportId, QueuedReport>;
 
 /// The two ends. The writer ends when all completers are gone and everything is written.
 #[must_use]
-pub fn completer(queue: Database) -> (Completer, ReportWriter) {
+pub fn completer(leases: Leases) -> (Completer, ReportWriter) {
     let (sender, reports) = mpsc::channel(BATCH);
-    (Completer(sender), ReportWriter { queue, reports, complaint: LogThrottle::new(), failures: 0, conflicts: 0 })
+    (Completer(sender), ReportWriter { leases, reports, complaint: LogThrottle::new(), failures: 0, conflicts: 0 })
 }
 
 impl Completer {
@@ -136,7 +136,7 @@ impl ReportWriter {
     }
 
     async fn write_together(&mut self, batch: Batch) -> Batch {
-        let error = match self.queue.complete(&reports(&batch)).await {
+        let error = match self.leases.complete(&reports(&batch)).await {
             Ok(answers) => {
                 self.complaint.is_over();
                 (self.failures, self.conflicts) = (0, 0);
@@ -148,7 +148,7 @@ impl ReportWriter {
         self.conflicts = if error.is_conflict() { self.conflicts + 1 } else { 0 };
         let is_of_a_row = if error.is_no_answer() {
             // It answers others: one of these may be what takes so long, or waits.
-            self.queue.probe().await.is_ok()
+            self.leases.probe().await.is_ok()
         } else {
             error.may_concern_one_row() && (!error.is_conflict() || self.conflicts > CONFLICTS)
         };
@@ -164,7 +164,7 @@ impl ReportWriter {
         let (mut again, mut failures) = (Batch::new(), 0);
         let mut left = halves(batch);
         while let Some(part) = left.pop() {
-            let error = match self.queue.complete_within(PART_WITHIN, &reports(&part)).await {
+            let error = match self.leases.complete_within(PART_WITHIN, &reports(&part)).await {
                 Ok(answers) => {
                     again.extend(settle(part, answers));
                     continue;
@@ -202,7 +202,7 @@ impl ReportWriter {
         }
         let (key, reason) = (&of.0, message(error));
         let instead = failed(&waiting.report, &reason);
-        match self.queue.complete_within(PART_WITHIN, &[instead]).await.map(|answers| answers.first().map(|a| a.2)) {
+        match self.leases.complete_within(PART_WITHIN, &[instead]).await.map(|answers| answers.first().map(|a| a.2)) {
             Ok(Some(FencedWrite::Applied)) => {
                 error!(object.key = %key, error = %reason, "PostgreSQL refuses the result for {key}, whose copies are made again in {REFUSED_FOR:?}: {reason}");
                 answer_all(waiting, FencedWrite::FailureWritten);

@@ -5,7 +5,7 @@ use copyhold_core::domain::{
     next_attempt,
 };
 use copyhold_db::{
-    Database,
+    Leases,
     lease::{FencedWrite, UnregisteredChange},
     replica::{ChangeAdmission, changes_are_parked, too_many_changes},
 };
@@ -27,7 +27,7 @@ pub(super) enum ChangeDecision {
 /// Decides about unregistered contents at the primary, for attempts and the rechecker.
 #[derive(Debug, Clone)]
 pub struct ContentChanges {
-    pub queue: Database,
+    pub leases: Leases,
     /// What the operator says about them.
     pub policy: UnregisteredChanges,
     /// Told when a generation begins.
@@ -43,7 +43,7 @@ impl ContentChanges {
                 metrics::change_parked(from);
                 ChangeDecision::Park(changes_are_parked(from))
             }
-            UnregisteredChanges::Copy => match self.queue.admit_change(from).await {
+            UnregisteredChanges::Copy => match self.leases.admit_change(from).await {
                 Ok(ChangeAdmission::Admitted) => ChangeDecision::Begin,
                 Ok(ChangeAdmission::Refused { first }) => {
                     metrics::change_parked(from);
@@ -73,7 +73,7 @@ impl ContentChanges {
     ) -> bool {
         let with = unregistered(lease, from, content, said);
         let key = &lease.key;
-        match self.queue.begin_generation(lease, &with).await {
+        match self.leases.begin_generation(lease, &with).await {
             Ok(FencedWrite::Applied) => {}
             Ok(FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten) => {
                 info!(object.key = %key, "{key} was changed at {from}; meanwhile it was registered, its row is locked, or its lease is lost");
@@ -105,7 +105,7 @@ impl ContentChanges {
         let is_dated = |reading: &SourceReading| reading.replica != *primary || reading.modified_us.is_some();
         if lease.content.is_some()
             && !kept.reading.as_ref().is_some_and(is_dated)
-            && let Ok(rows) = self.queue.recorded_of(std::slice::from_ref(&lease.key)).await
+            && let Ok(rows) = self.leases.recorded_of(std::slice::from_ref(&lease.key)).await
         {
             let mut recorded = rows.iter().flat_map(|row| &row.recorded);
             kept.recorded_us = recorded.find(|(replica, _)| replica == primary).map(|(_, at)| *at);

@@ -85,7 +85,7 @@ impl Runner {
             (Diagnosis::Object { others: Some(ago), .. }, Some(prior))
                 if prior.class == Some(why.class) && prior.attempts + 1 >= MAX_ATTEMPTS && parks_beside_others(why) =>
             {
-                let failing_for = self.queue.failing_for(&lease.key, target, lease.generation).await;
+                let failing_for = self.leases.failing_for(&lease.key, target, lease.generation).await;
                 let failing_for = failing_for.ok().flatten().unwrap_or_default();
                 Diagnosis::Object { others: Some(ago), failing_for }
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use copyhold_core::domain::{Failure, FailureClass, Folds, Lease, NextAttempt, ObjectKey, Outcome, ReplicaName};
 use copyhold_db::{
-    Database, DatabaseError,
+    DatabaseError, Leases,
     lease::FencedWrite,
     object::{FalseRecord, KeyTwin, Revocation},
 };
@@ -23,7 +23,7 @@ const SHOWN_CHARS: usize = 100;
 
 /// Takes back what is on record of other objects where a store takes their key for this one's.
 pub(super) struct FoldedKeys<'r> {
-    pub queue: &'r Database,
+    pub leases: &'r Leases,
     pub registry: &'r ReplicaRegistry,
 }
 
@@ -50,7 +50,7 @@ impl FoldedKeys<'_> {
     async fn judge_twins(&self, lease: &Lease, target: &Target) -> Option<Outcome> {
         let (key, replica) = (&lease.key, target.store.name());
         let parted = async {
-            let twins = self.queue.key_twins(key, replica, target.folds).await?;
+            let twins = self.leases.key_twins(key, replica, target.folds).await?;
             let mut all_parted = true;
             for twin in &twins {
                 all_parted &= self.take_back_twin(key, replica, twin).await?;
@@ -99,7 +99,7 @@ impl FoldedKeys<'_> {
         }
         let (replica, other) = (store.name(), &kept_as.other);
         let parted = async {
-            match self.queue.key_twin(key, replica, other).await? {
+            match self.leases.key_twin(key, replica, other).await? {
                 Some(twin) => self.take_back_twin(key, replica, &twin).await,
                 None => Ok(true),
             }
@@ -130,7 +130,7 @@ impl FoldedKeys<'_> {
             refuted: vec![FalseRecord { replica: replica.clone(), recorded_at, park: true, why }],
             park_the_rest: false,
         };
-        match self.queue.revoke(&what).await? {
+        match self.leases.revoke(&what).await? {
             FencedWrite::Applied => {
                 warn!(object.key = %twin.key, replica.id = %replica, "{replica} folds {} and {key} into one key: revoked the record of {} there; neither is copied there", twin.key, twin.key);
                 Ok(true)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use copyhold_db::{Database, connections::LogThrottle, daemon::Daemon, lease::FencedWrite};
+use copyhold_db::{Leases, connections::LogThrottle, daemon::Daemon, lease::FencedWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -15,7 +15,7 @@ use crate::metrics;
 /// locked is renewed with the next one. Its copy stops only when the lease is about to expire.
 #[derive(Debug)]
 pub struct Heartbeat {
-    pub queue: Database,
+    pub leases: Leases,
     pub daemon: Daemon,
     pub held: HeldLeases,
     pub every: Duration,
@@ -53,7 +53,7 @@ impl Heartbeat {
     async fn beat(&self, complaint: &LogThrottle) -> bool {
         let asked = self.held.to_renew();
         let sent = Instant::now();
-        let answers = match self.queue.renew(&asked, self.daemon.lease_timeout).await {
+        let answers = match self.leases.renew(&asked, self.daemon.lease_timeout).await {
             Ok(answers) => answers,
             Err(error) => return failed(&error, complaint),
         };
@@ -68,7 +68,7 @@ impl Heartbeat {
                 FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten => {}
             }
         }
-        match self.queue.heartbeat(&self.daemon).await {
+        match self.leases.heartbeat(&self.daemon).await {
             Ok(()) => true,
             Err(error) => failed(&error, complaint),
         }

@@ -11,7 +11,7 @@ use std::{
 
 use copyhold_core::domain::{Generation, Lease, ObjectKey, ReplicaName};
 use copyhold_db::{
-    Database, DatabaseError,
+    DatabaseError, Uploads,
     connections::LogThrottle,
     lease::{StoredPart, UnfinishedUpload, UploadIntent},
 };
@@ -41,7 +41,7 @@ const UNWRITTEN: usize = 65_536;
 /// The memory of this process's unfinished uploads: a [`Journal`] for each lease, and one [`JournalWriter`] for all.
 #[derive(Debug, Clone)]
 pub struct Journals {
-    queue: Database,
+    uploads: Uploads,
     messages: mpsc::UnboundedSender<JournalMessage>,
     unwritten: Arc<AtomicUsize>,
     complaint: Arc<LogThrottle>,
@@ -50,18 +50,18 @@ pub struct Journals {
 /// Writes down what need not be waited for, of all objects together.
 #[derive(Debug)]
 pub struct JournalWriter {
-    queue: Database,
+    uploads: Uploads,
     messages: mpsc::UnboundedReceiver<JournalMessage>,
     complaint: Arc<LogThrottle>,
 }
 
 /// The two ends. The recorder ends when all journals are gone and everything is written.
 #[must_use]
-pub fn journals(queue: Database) -> (Journals, JournalWriter) {
+pub fn journals(uploads: Uploads) -> (Journals, JournalWriter) {
     let (sender, messages) = mpsc::unbounded_channel();
     let complaint = Arc::new(LogThrottle::default());
-    let recorder = JournalWriter { queue: queue.clone(), messages, complaint: Arc::clone(&complaint) };
-    (Journals { queue, messages: sender, unwritten: Arc::default(), complaint }, recorder)
+    let recorder = JournalWriter { uploads: uploads.clone(), messages, complaint: Arc::clone(&complaint) };
+    (Journals { uploads, messages: sender, unwritten: Arc::default(), complaint }, recorder)
 }
 
 impl Journals {
@@ -127,7 +127,7 @@ struct LeaseJournal {
 impl Journal for LeaseJournal {
     fn unfinished(&self) -> BoxFuture<'_, Vec<ResumableUpload>> {
         async {
-            let ask = || self.journals.queue.unfinished_uploads(&self.key, self.generation);
+            let ask = || self.journals.uploads.unfinished_uploads(&self.key, self.generation);
             let asked = self.journals.keep_trying("look for unfinished uploads", "lease::unfinished_uploads", ask);
             match asked.await {
                 Ok(found) => found.into_iter().map(unfinished).collect(),
@@ -142,7 +142,7 @@ impl Journal for LeaseJournal {
 
     fn older(&self) -> BoxFuture<'_, Vec<OlderUpload>> {
         async {
-            let ask = || self.journals.queue.older_uploads(&self.key, self.generation);
+            let ask = || self.journals.uploads.older_uploads(&self.key, self.generation);
             let asked = self.journals.keep_trying("look for older uploads", "lease::older_uploads", ask);
             match asked.await {
                 Ok(found) => {
@@ -165,7 +165,7 @@ impl Journal for LeaseJournal {
             let UploadShape { size_bytes, part_bytes, .. } = *shape;
             let (key, generation) = (&self.key, self.generation);
             let intent = UploadIntent { key, generation, replica, size_bytes, part_bytes, origin: &origin };
-            let write = || self.journals.queue.intend_upload(&intent);
+            let write = || self.journals.uploads.intend_upload(&intent);
             loop {
                 match self.journals.keep_trying("write down a new upload", "lease::intend_upload", &write).await {
                     Ok(id) => return UploadEntry(id),
@@ -184,7 +184,7 @@ impl Journal for LeaseJournal {
 
     fn began<'a>(&'a self, entry: UploadEntry, upload: &'a UploadId) -> BoxFuture<'a, ()> {
         async move {
-            let write = || self.journals.queue.upload_began(entry.0, upload.as_str());
+            let write = || self.journals.uploads.upload_began(entry.0, upload.as_str());
             let written = self.journals.keep_trying("write down an upload's name", "lease::upload_began", write).await;
             if let Err(PermanentError(error)) = written {
                 warn!(
@@ -350,7 +350,7 @@ impl JournalWriter {
     async fn write(&self, pending: &mut Pending) -> Result<(), DatabaseError> {
         let parts: Vec<_> = pending.parts.values().map(|(part, _)| part.clone()).collect();
         for batch in parts.chunks(BATCH) {
-            match self.queue.record_parts(batch).await {
+            match self.uploads.record_parts(batch).await {
                 Ok(busy) => {
                     for part in batch.iter().filter(|part| !busy.contains(&part.upload)) {
                         pending.parts.remove(&(part.upload, part.number));
@@ -365,13 +365,13 @@ impl JournalWriter {
         }
         let spoilt: Vec<_> = pending.spoilt.keys().copied().collect();
         for batch in spoilt.chunks(BATCH) {
-            let condemned = self.queue.condemn_uploads(batch).await;
+            let condemned = self.uploads.condemn_uploads(batch).await;
             let busy = condemned.inspect_err(|_| metrics::database_error("lease::condemn_uploads"))?;
             pending.spoilt.retain(|id, _| busy.contains(id) || !batch.contains(id));
         }
         let over: Vec<_> = pending.over.keys().copied().collect();
         for batch in over.chunks(BATCH) {
-            let ended = self.queue.end_uploads(batch).await;
+            let ended = self.uploads.end_uploads(batch).await;
             let busy = ended.inspect_err(|_| metrics::database_error("lease::end_uploads"))?;
             pending.over.retain(|id, _| busy.contains(id) || !batch.contains(id));
         }
@@ -382,7 +382,7 @@ impl JournalWriter {
     /// One part that PostgreSQL refuses must not keep the others.
     async fn write_apart(&self, batch: &[StoredPart], pending: &mut Pending) -> Result<(), DatabaseError> {
         for part in batch {
-            match self.queue.record_parts(std::slice::from_ref(part)).await {
+            match self.uploads.record_parts(std::slice::from_ref(part)).await {
                 Ok(busy) if busy.is_empty() => {}
                 Ok(_) => continue,
                 Err(error) => {

@@ -7,7 +7,7 @@ use copyhold_core::domain::{
     SourceReading, SourceVerdict,
 };
 use copyhold_db::{
-    Database, DatabaseError,
+    DatabaseError, Leases,
     connections::LogThrottle,
     daemon::Daemon,
     lease::{FencedWrite, Report, UnsettledCopy},
@@ -43,7 +43,7 @@ const BATCH: usize = 16;
 /// its next reading is moved on before that: whatever happens here, it is read again until it was seen to be right.
 #[derive(Debug)]
 pub struct Rechecker {
-    pub queue: Database,
+    pub leases: Leases,
     pub daemon: Daemon,
     pub held: HeldLeases,
     pub completer: Completer,
@@ -109,15 +109,15 @@ impl Rechecker {
         tidied: &mut Option<ObjectKey>,
         drain: &CancellationToken,
     ) -> Result<(), DatabaseError> {
-        *tidied = self.queue.tidy_swept(tidied.as_ref()).await?;
+        *tidied = self.leases.tidy_swept(tidied.as_ref()).await?;
         loop {
             let readable = self.readable();
-            let taken = self.queue.claim_unsettled(&readable, BATCH, self.settle).await?;
+            let taken = self.leases.claim_unsettled(&readable, BATCH, self.settle).await?;
             for (key, copies) in taken.to_read {
                 let Some(slot) = drain.run_until_cancelled(self.slots.one(SlotPool::General)).await else {
                     return Ok(());
                 };
-                for lease in self.queue.claim_these(&self.daemon, std::slice::from_ref(&key)).await? {
+                for lease in self.leases.claim_these(&self.daemon, std::slice::from_ref(&key)).await? {
                     self.recheck(&lease, &copies, drain).await?;
                 }
                 drop(slot);
@@ -153,7 +153,7 @@ impl Rechecker {
         let freed = match concluded {
             Ok(FencedWrite::Applied) => Ok(()),
             // Ours or not any more: what is not ours is not freed by this.
-            _ => self.queue.release(&[(lease.key.clone(), lease.fence)]).await.map(|_| ()),
+            _ => self.leases.release(&[(lease.key.clone(), lease.fence)]).await.map(|_| ()),
         };
         // Also where it could not be freed: a lease that no task works under must expire, and not be renewed for ever.
         self.held.remove(&lease.key, lease.fence);
@@ -336,7 +336,7 @@ impl Rechecker {
             return Ok(self.take_back(lease, wrong).await);
         }
         if !settled.is_empty() {
-            self.queue.settle(key, &settled).await?;
+            self.leases.settle(key, &settled).await?;
             debug!(object.key = %key, "Copies of {key} were read again and are what was recorded");
         }
         Ok(FencedWrite::Superseded)

@@ -44,7 +44,7 @@ impl Runner {
             return;
         }
         let mut complained = false;
-        while let Err(error) = self.queue.note_unsettled(&writes).await {
+        while let Err(error) = self.leases.note_unsettled(&writes).await {
             metrics::database_error("lease::note_unsettled");
             if !std::mem::replace(&mut complained, true) {
                 warn!(object.key = %lease.key, error = %error, "Could not note that writes of {} may still arrive; trying again", lease.key);
@@ -59,7 +59,7 @@ impl Runner {
     pub(in crate::worker) async fn release(&self, lease: &Lease) {
         let give_up_at = Instant::now() + RELEASE_WITHIN;
         let released = loop {
-            let released = self.queue.release(&[(lease.key.clone(), lease.fence)]).await;
+            let released = self.leases.release(&[(lease.key.clone(), lease.fence)]).await;
             match &released {
                 // If this were left to the sweeper, an application's lock would look like a crash of the holder.
                 Ok(answers)
@@ -75,7 +75,7 @@ impl Runner {
         self.wake_claimer.wake();
         if let Ok(answers) = &released
             && matches!(answers.first(), Some((.., FencedWrite::Superseded)))
-            && let Err(error) = self.queue.log_lost_lease(&lease.key, lease.fence).await
+            && let Err(error) = self.leases.log_lost_lease(&lease.key, lease.fence).await
         {
             warn!(object.key = %lease.key, error = %error, "Could not append to the event log that the lease of {} is lost", lease.key);
         }

@@ -11,7 +11,7 @@ use copyhold_core::{
     domain::{Failure, Lease, Outcome, ReplicaName},
     timer::sleep_until_some,
 };
-use copyhold_db::{Database, lease::FencedWrite};
+use copyhold_db::{Leases, lease::FencedWrite};
 use copyhold_s3::{
     copy::{self, CopyEnd, CopyStep, Job, Memory},
     store::Activity,
@@ -55,7 +55,7 @@ pub struct AttemptResources {
 /// What an attempt needs of the daemon.
 #[derive(Debug, Clone)]
 pub struct Runner {
-    pub queue: Database,
+    pub leases: Leases,
     pub held: HeldLeases,
     pub completer: Completer,
     pub journals: Journals,
@@ -276,7 +276,7 @@ impl Runner {
     }
 
     pub(super) fn folded_keys(&self) -> FoldedKeys<'_> {
-        FoldedKeys { queue: &self.queue, registry: &self.registry }
+        FoldedKeys { leases: &self.leases, registry: &self.registry }
     }
 }
 

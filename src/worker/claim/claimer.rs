@@ -7,7 +7,7 @@ use std::{
 };
 
 use copyhold_core::domain::{Lease, ReplicaName};
-use copyhold_db::{Database, daemon::Daemon};
+use copyhold_db::{Leases, daemon::Daemon};
 use futures::future::join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
@@ -37,7 +37,7 @@ const AT_LEAST: Duration = Duration::from_millis(50);
 /// Claims as many rows as there are free slots, and no more.
 #[derive(Debug)]
 pub struct Claimer {
-    pub(super) queue: Database,
+    pub(super) leases: Leases,
     pub(super) daemon: Daemon,
     pub(super) registry: ReplicaRegistry,
     pub(super) runner: Arc<Runner>,
@@ -86,12 +86,12 @@ impl Claimer {
         idle: IdleRegistration,
         drain: CancellationToken,
     ) -> Self {
-        let (queue, registry) = (runner.queue.clone(), runner.registry.clone());
+        let (leases, registry) = (runner.leases.clone(), runner.registry.clone());
         let (marks, scans) = (HashMap::new(), HashMap::new());
         let runner = Arc::new(runner);
         let (suspects, lost_claims, recent_at) = (CrashSuspects::new(), LostClaims::default(), Instant::now());
         Self {
-            queue,
+            leases,
             daemon,
             registry,
             runner,
@@ -243,7 +243,7 @@ impl Claimer {
 
     /// Returns how long until the next retry; other work is notified, or found by the poll.
     async fn until_due(&self) -> Duration {
-        match self.queue.next_due(&self.registry.writable()).await {
+        match self.leases.next_due(&self.registry.writable()).await {
             Ok(due) => due.unwrap_or(POLL),
             // The next claim logs the error.
             Err(_) => POLL,

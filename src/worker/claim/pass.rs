@@ -98,7 +98,7 @@ impl Claimer {
             let mark = self.marks.entry(lane.clone()).or_default();
             let asked = Instant::now();
             let query = mark.query(asked);
-            let claimed = self.queue.claim(&self.daemon, lane, slots.len(), query.from).await;
+            let claimed = self.leases.claim(&self.daemon, lane, slots.len(), query.from).await;
             let claimed = Self::check_answer(&mut self.lost_claims, claimed)?;
             let answered = Instant::now();
             let filled = claimed.leases.len() == slots.len();
@@ -131,12 +131,12 @@ impl Claimer {
             }
             let scan = self.scans.entry(lane.clone()).or_insert_with(SourcelessScan::new);
             let asked = Instant::now();
-            let sought = self.queue.peek(lane, scan.from(asked), &holders, slots.len()).await?;
+            let sought = self.leases.peek(lane, scan.from(asked), &holders, slots.len()).await?;
             let answered = Instant::now();
             scan.advance(&sought, answered);
             rest = rest.max(scan.rest(answered - asked));
             if !sought.keys.is_empty() {
-                let leases = self.queue.claim_these(&self.daemon, &sought.keys).await;
+                let leases = self.leases.claim_these(&self.daemon, &sought.keys).await;
                 let leases = Self::check_answer(&mut self.lost_claims, leases)?;
                 metrics::claimed(leases.len(), answered.elapsed());
                 found += leases.len();
@@ -157,14 +157,14 @@ impl Claimer {
         while let Some(order) = self.registry.take_probe_copy_order() {
             let ProbeCopyRequest { pick, tried, .. } = &order.request;
             let most = if *pick == ProbeKeyChoice::Smallest { 1 } else { TRIAL_OBJECTS };
-            let keys = self.queue.probe_keys(&order.replica, *pick, most, None, &tried.keys()).await?;
+            let keys = self.leases.probe_keys(&order.replica, *pick, most, None, &tried.keys()).await?;
             tried.add(&keys);
             if keys.is_empty() {
                 order.nothing_due();
                 continue;
             }
             let asked = Instant::now();
-            let leases = self.queue.claim_these(&self.daemon, &keys).await;
+            let leases = self.leases.claim_these(&self.daemon, &keys).await;
             let leases = Self::check_answer(&mut self.lost_claims, leases)?;
             metrics::claimed(leases.len(), asked.elapsed());
             found += leases.len();
@@ -190,7 +190,7 @@ impl Claimer {
                 break;
             }
             let asked = Instant::now();
-            let claimed = self.queue.claim_fresh(&self.daemon, lane, slots.len()).await;
+            let claimed = self.leases.claim_fresh(&self.daemon, lane, slots.len()).await;
             let claimed = Self::check_answer(&mut self.lost_claims, claimed)?;
             metrics::claimed(claimed.leases.len(), asked.elapsed());
             found += claimed.leases.len();
@@ -213,7 +213,7 @@ impl Claimer {
     pub(super) async fn free_lost_claims(&mut self) -> Result<(), DatabaseError> {
         let now = Instant::now();
         for fence in self.lost_claims.due(now) {
-            let rows = self.queue.unclaim(fence).await?;
+            let rows = self.leases.unclaim(fence).await?;
             self.lost_claims.asked(fence, now);
             if rows > 0 {
                 metrics::claims_unanswered(rows);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use copyhold_core::domain::{FailureClass, FailureScope, ObjectKey, PingResult, ReplicaName};
-use copyhold_db::Database;
+use copyhold_db::Breakers;
 use copyhold_s3::store::{Reason, Store, StoreError};
 use tracing::warn;
 
@@ -21,13 +21,13 @@ const READS_BYTES: u64 = 64 << 10;
 
 /// Asks for a listing and, where the store refuses that, for objects that are recorded there. `lists`: whether its bucket
 /// was ever listed.
-pub(super) async fn ask(queue: &Database, replica: &ReplicaName, store: &Store, lists: &AtomicBool) -> PingResult {
+pub(super) async fn ask(breakers: &Breakers, replica: &ReplicaName, store: &Store, lists: &AtomicBool) -> PingResult {
     let listed = list(store, lists).await;
     let PingResult::Fails(class) = listed else { return listed };
     if class == FailureClass::Throttled {
         return listed;
     }
-    let keys = queue.recorded_keys(replica).await.unwrap_or_else(|error| {
+    let keys = breakers.recorded_keys(replica).await.unwrap_or_else(|error| {
         metrics::database_error("replica::recorded_keys");
         warn!(replica.id = %replica, error = %error, "Could not query objects that are recorded at {replica}");
         Vec::new()

@@ -8,7 +8,7 @@ use std::{
 use copyhold_core::domain::{self, BreakerScope, ReplicaName};
 use copyhold_db::pin::Pin;
 use copyhold_db::{
-    Database, DatabaseError,
+    Bindings, DatabaseError,
     connections::LogThrottle,
     replica::{Admission, DrainState, FormerPrimary, Pause, ReplicaRow, WRITE_DELAY},
 };
@@ -45,7 +45,7 @@ const LOOK_EVERY_WHILE_CLOSED: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct ReplicaGate {
     pub config: Config,
-    pub queue: Database,
+    pub bindings: Bindings,
     pub registry: ReplicaRegistry,
     pub health: HealthMonitor,
     pub waker: WakeSender,
@@ -57,7 +57,7 @@ impl ReplicaGate {
     /// Keeps the view of the lanes up to date until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut last = ReplicaSnapshot::default();
-        let mut prober = Prober::new(self.queue.clone(), self.health.clone());
+        let mut prober = Prober::new(self.bindings.breakers(), self.health.clone());
         let complaint = LogThrottle::new();
         loop {
             self.wake.arm();
@@ -98,7 +98,7 @@ impl ReplicaGate {
         let mut rows = self.rows().await?;
         for replica in self.registry.replicas() {
             if rows.get(&replica.name).is_some_and(|row| row.pin.is_none()) {
-                self.queue.pin(&replica.name, &self.pin_of(&replica.name)).await?;
+                self.bindings.pin(&replica.name, &self.pin_of(&replica.name)).await?;
                 asked = Instant::now();
                 rows = self.rows().await?;
             }
@@ -121,7 +121,7 @@ impl ReplicaGate {
     }
 
     async fn rows(&self) -> Result<BTreeMap<ReplicaName, ReplicaRow>, DatabaseError> {
-        Ok(self.queue.replica_rows().await?.into_iter().map(|row| (row.name.clone(), row)).collect())
+        Ok(self.bindings.replica_rows().await?.into_iter().map(|row| (row.name.clone(), row)).collect())
     }
 
     fn pin_of(&self, name: &ReplicaName) -> Pin {
@@ -232,12 +232,12 @@ impl ReplicaGate {
         }
         self.health.first_contact(&replica.name).await;
         // The primary is only read, until something is missing there.
-        if row.primary && !self.queue.has_copyable_objects(&replica.name).await? {
+        if row.primary && !self.bindings.has_copyable_objects(&replica.name).await? {
             return Ok(ReplicaAccess::ReadOnly { why: "nothing is missing at the primary".into() });
         }
         match self.decide(replica, row).await? {
             Ok((admission, looked_at)) => {
-                self.queue.admit(&replica.name, admission, looked_at).await?;
+                self.bindings.admit(&replica.name, admission, looked_at).await?;
                 info!(replica.id = %replica.name, "Replica {} is open for writing: {}", replica.name, admission.words());
                 // The next look reads what was decided; another daemon may have been first.
                 Box::pin(self.access_again(replica, asked)).await
@@ -274,7 +274,7 @@ impl ReplicaGate {
             Some(Existing::Adopt) => match adopts(&looked, row.looked_at) {
                 AdoptionClock::Ready(at) => Ok(Ok((Admission::Adopt, Some(at)))),
                 AdoptionClock::NotYet(date) => {
-                    self.queue.note_look(&replica.name, date).await?;
+                    self.bindings.note_look(&replica.name, date).await?;
                     Ok(Err(format!(
                         "its bucket holds data that is to be adopted: nothing is written there until its clock has gone on by {WRITE_DELAY:?}, \
                          so that what is there is told from copies"

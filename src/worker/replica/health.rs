@@ -13,7 +13,7 @@ use copyhold_core::domain::{
     Suspicion, TRIAL_OBJECTS, TrialCount, decide_fault, next_probe,
 };
 use copyhold_db::{
-    Database,
+    Breakers,
     replica::{Breaker, ProbeKeyChoice, ProbeResult},
 };
 use copyhold_s3::store::Store;
@@ -41,7 +41,7 @@ pub struct HealthMonitor(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    queue: Database,
+    breakers: Breakers,
     registry: ReplicaRegistry,
     /// Told when a breaker was opened here.
     gate: WakeSender,
@@ -81,10 +81,10 @@ pub struct FailedObject<'a> {
 impl HealthMonitor {
     /// `gate`: woken when a breaker was opened. `claimer`: woken when objects are to be tried.
     #[must_use]
-    pub fn new(queue: Database, registry: ReplicaRegistry, gate: WakeSender, claimer: WakeSender) -> Self {
+    pub fn new(breakers: Breakers, registry: ReplicaRegistry, gate: WakeSender, claimer: WakeSender) -> Self {
         let store_health = |store: &Arc<Store>| StoreHealth::new(Arc::clone(store));
         let stores = registry.replicas().iter().map(|r| (r.name.clone(), store_health(&r.store))).collect();
-        Self(Arc::new(Inner { queue, registry, gate, claimer, stores }))
+        Self(Arc::new(Inner { breakers, registry, gate, claimer, stores }))
     }
 
     /// An object was read from the replica, or written to it.
@@ -224,7 +224,7 @@ impl HealthMonitor {
         self.0.registry.mark_unhealthy(replica, blocks, &reason);
         *lock(&store_health.open) =
             Some(OpenBreaker { blocks, why: reason, probe_at: now + next_probe(why.class, 0), noted: now });
-        if let Err(error) = self.0.queue.open_breaker(replica, blocks, why.class, &why.message).await {
+        if let Err(error) = self.0.breakers.open_breaker(replica, blocks, why.class, &why.message).await {
             metrics::database_error("replica::open_breaker");
             warn!(replica.id = %replica, error = %error, "Could not open the breaker of {replica} for the other daemons");
         }
@@ -296,7 +296,7 @@ impl HealthMonitor {
     }
 
     async fn canary(&self, replica: &ReplicaName, store_health: &StoreHealth) -> PingResult {
-        canary::ask(&self.0.queue, replica, &store_health.store, &store_health.listable).await
+        canary::ask(&self.0.breakers, replica, &store_health.store, &store_health.listable).await
     }
 
     /// Has due objects tried at the replica.
@@ -343,7 +343,7 @@ impl HealthMonitor {
         let open = self.0.registry.writable();
         let others = || self.0.registry.replicas().iter().map(|r| r.name.clone()).filter(|name| !open.contains(name));
         for lane in open.iter().cloned().chain(others()).filter(|lane| lane != replica) {
-            match self.0.queue.probe_keys(&lane, pick, TRIAL_OBJECTS, Some(replica), &tried.keys()).await {
+            match self.0.breakers.probe_keys(&lane, pick, TRIAL_OBJECTS, Some(replica), &tried.keys()).await {
                 Ok(keys) if !keys.is_empty() => return keys,
                 Ok(_) => {}
                 Err(error) => {
@@ -359,7 +359,7 @@ impl HealthMonitor {
     /// Tells all daemons how a probe ended.
     pub(super) async fn end_probe(&self, replica: &ReplicaName, breaker: &Breaker, ended: ProbeResult) {
         debug!(replica.id = %replica, "{replica} was probed: {}", ended.words());
-        if let Err(error) = self.0.queue.end_probe(replica, breaker, ended).await {
+        if let Err(error) = self.0.breakers.end_probe(replica, breaker, ended).await {
             metrics::database_error("replica::end_probe");
             // Our hold on the probe expires, and some daemon tries again.
             warn!(replica.id = %replica, error = %error, "Could not record how the probe of {replica} ended");

@@ -7,7 +7,7 @@ use std::{
 
 use copyhold_core::domain::{BreakerScope, FailureClass, PingResult, ReplicaName, TrialCount, charges_probed};
 use copyhold_db::{
-    Database, DatabaseError,
+    Breakers, DatabaseError,
     replica::{Breaker, ProbeKeyChoice, ProbeResult},
 };
 use copyhold_s3::copy::OnExisting;
@@ -39,7 +39,7 @@ pub(super) struct UnhealthyReplica {
 /// A store that is blocked altogether is asked something simple. One that is only not written to would answer that: it
 /// is tried with objects that it lacks, since nothing else is ever written to a bucket.
 pub(super) struct Prober {
-    queue: Database,
+    breakers: Breakers,
     health: HealthMonitor,
     under_way: FuturesUnordered<BoxFuture<'static, ReplicaName>>,
     replicas: HashSet<ReplicaName>,
@@ -48,8 +48,8 @@ pub(super) struct Prober {
 }
 
 impl Prober {
-    pub(super) fn new(queue: Database, health: HealthMonitor) -> Self {
-        Self { queue, health, under_way: FuturesUnordered::new(), replicas: HashSet::new(), tried: HashMap::new() }
+    pub(super) fn new(breakers: Breakers, health: HealthMonitor) -> Self {
+        Self { breakers, health, under_way: FuturesUnordered::new(), replicas: HashSet::new(), tried: HashMap::new() }
     }
 
     /// Begins what is due.
@@ -57,10 +57,10 @@ impl Prober {
         self.tried.retain(|replica, _| unhealthy.iter().any(|unhealthy| unhealthy.replica == *replica));
         for unhealthy in unhealthy.into_iter().filter(|unhealthy| unhealthy.breaker.probe_in.is_zero()) {
             if self.replicas.insert(unhealthy.replica.clone()) {
-                let (queue, health) = (self.queue.clone(), self.health.clone());
+                let (breakers, health) = (self.breakers.clone(), self.health.clone());
                 let tried = self.tried.entry(unhealthy.replica.clone()).or_default().clone();
                 let probe = async move {
-                    if let Err(error) = probe(&queue, &health, &unhealthy, &tried).await {
+                    if let Err(error) = probe(&breakers, &health, &unhealthy, &tried).await {
                         metrics::database_error("replica::claim_probe");
                         warn!(replica.id = %unhealthy.replica, error = %error, "Could not ask whether {} may be probed", unhealthy.replica);
                     }
@@ -83,7 +83,7 @@ impl Prober {
 }
 
 async fn probe(
-    queue: &Database,
+    breakers: &Breakers,
     health: &HealthMonitor,
     unhealthy: &UnhealthyReplica,
     tried: &TriedKeys,
@@ -93,7 +93,7 @@ async fn probe(
         BreakerScope::All => ANSWERS_WITHIN,
         BreakerScope::Writing => OBJECT_WITHIN,
     };
-    if !queue.claim_probe(replica, breaker.opened_at, within).await? {
+    if !breakers.claim_probe(replica, breaker.opened_at, within).await? {
         return Ok(());
     }
     let is_well = match (breaker.blocks, existing) {
