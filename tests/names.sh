@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Proves that no old name is left: the names of redesign's table, old=new, each in the folders where it was a name.
+# Proves that no old name is left: old=new, each in the folders where it was a name.
 # A type is old where it is defined (struct, enum, trait, type, const), a file where `git ls-files` has it, and a word where a
 # line has it. CHANGELOG.md tells history, and this file lists the old names: neither is searched.
 set -euo pipefail
@@ -71,7 +71,7 @@ found=$(git ls-files 'benches/*' | grep -E '/([eqcl][1-9]|essay|ours|floor|groun
 
 # Words that are names by themselves, anywhere.
 words=(
-    copyhold_notices_total copyhold_store_concurrency_limit 'copyhold_db::queue' is_away 'error\.leaves_open' 'QueueError::leaves_open' refuses_data is_contended sicken
+    copyhold_notices_total copyhold_store_pace 'copyhold_db::queue' is_away 'error\.leaves_open' 'QueueError::leaves_open' refuses_data is_contended sicken
     'tests/it/(world|surface|operator|abandoned|recheck|overdue|gap_detector)\.rs'
 )
 search=(':!CHANGELOG.md' ':!tests/names.sh')

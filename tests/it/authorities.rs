@@ -4,7 +4,7 @@
 use tempfile::TempDir;
 
 use crate::{
-    harness::{World, printed},
+    harness::{Harness, printed},
     tls_relay::{pem, postgres, relay},
 };
 
@@ -13,16 +13,16 @@ const VARIABLES: [&str; 3] = ["AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// What `check` says with `scw` behind TLS with this certificate: exit code, and all it prints.
 async fn checked(certificate: &str, more: &str, environment: &[(&str, &str)]) -> (Option<i32>, String) {
-    let world = World::new().await;
-    let upstream = world.s3.endpoint().strip_prefix("http://").unwrap().parse().unwrap();
+    let harness = Harness::new().await;
+    let upstream = harness.s3.endpoint().strip_prefix("http://").unwrap().parse().unwrap();
     let port = relay(certificate, upstream).await.port();
-    let here = world.s3.endpoint();
-    let text = std::fs::read_to_string(world.config_path()).unwrap();
+    let here = harness.s3.endpoint();
+    let text = std::fs::read_to_string(harness.config_path()).unwrap();
     let (before, scw) = text.split_once("[replicas.scw]\n").unwrap();
     let there = format!("endpoint = \"https://127.0.0.1:{port}\"\n{more}");
     let scw = scw.replacen(&format!("endpoint = \"{here}\""), &there, 1);
-    std::fs::write(world.config_path(), format!("{before}[replicas.scw]\n{scw}")).unwrap();
-    let mut command = world.program(&["check"]);
+    std::fs::write(harness.config_path(), format!("{before}[replicas.scw]\n{scw}")).unwrap();
+    let mut command = harness.program(&["check"]);
     for variable in VARIABLES {
         command.env_remove(variable);
     }
@@ -113,8 +113,8 @@ async fn an_error_of_tls_to_postgresql_names_the_cause_and_sslrootcert() {
     let told = async |certificate: &str, more: &str| {
         let port = postgres(certificate).await;
         let url = format!("postgres://u@127.0.0.1:{port}/app?sslmode=verify-full{more}");
-        let world = World::at(url, "").await;
-        let output = world.run(&["check"]).await;
+        let harness = Harness::at(url, "").await;
+        let output = harness.run(&["check"]).await;
         let text = printed(&output);
         text.lines().find(|line| line.starts_with("FAIL  postgresql")).expect(&text).to_owned()
     };

@@ -1,14 +1,14 @@
 //! The figures of the backlog are counted by one daemon at a time, and only when that is due.
 
-use crate::harness::World;
+use crate::harness::Harness;
 
 #[tokio::test]
 async fn a_daemon_that_is_not_to_count_the_backlog_counts_nothing() {
-    let world = World::new().await;
-    world.insert("photo").await;
-    assert!(world.queue().refresh_backlog().await.unwrap());
+    let harness = Harness::new().await;
+    harness.insert("photo").await;
+    assert!(harness.queue().refresh_backlog().await.unwrap());
     // From now on counting is an error.
-    world
+    harness
         .execute(
             "CREATE FUNCTION counted(text) RETURNS boolean LANGUAGE plpgsql AS
                  $$ BEGIN RAISE EXCEPTION 'a count is running'; END $$;
@@ -20,14 +20,14 @@ async fn a_daemon_that_is_not_to_count_the_backlog_counts_nothing() {
                              FROM copyhold.object_copies WHERE counted(object_key)) b",
         )
         .await;
-    let mut other = world.pool.begin().await.unwrap();
+    let mut other = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('copyhold:backlog', 0))")
         .execute(&mut *other)
         .await
         .unwrap();
-    assert!(!world.queue().refresh_backlog().await.unwrap());
+    assert!(!harness.queue().refresh_backlog().await.unwrap());
     other.commit().await.unwrap();
-    world.execute("DELETE FROM copyhold.backlog").await;
-    let error = world.queue().refresh_backlog().await.unwrap_err();
+    harness.execute("DELETE FROM copyhold.backlog").await;
+    let error = harness.queue().refresh_backlog().await.unwrap_err();
     assert!(error.to_string().contains("a count is running"), "{error}");
 }

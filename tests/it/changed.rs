@@ -6,14 +6,14 @@ use copyhold_core::domain::{Content, ContentHash, Lease, Outcome, SourceReading,
 use copyhold_db::lease::{FencedWrite, Report, UnregisteredChange};
 use copyhold_sandbox::s3::{Fault, Metadata, Op, When};
 
-use crate::harness::{World, replica};
+use crate::harness::{Harness, replica};
 
 /// An object of which wasabi has its copy and scw, which refuses, not yet. Returns the refusal.
-async fn half_copied(world: &World, key: &str) -> copyhold_sandbox::s3::InjectedFault {
-    let refusal = world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
-    world.upload(key, "first").await;
+async fn half_copied(harness: &Harness, key: &str) -> copyhold_sandbox::s3::InjectedFault {
+    let refusal = harness.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
+    harness.upload(key, "first").await;
     // The attempt that read the first content is over, and can write no more.
-    world
+    harness
         .until("SELECT wasabi IS NOT NULL AND lock IS NULL AND due_scw > created_at FROM copyhold.object_copies")
         .await;
     refusal
@@ -21,58 +21,58 @@ async fn half_copied(world: &World, key: &str) -> copyhold_sandbox::s3::Injected
 
 #[tokio::test]
 async fn an_unregistered_change_is_found_by_reading_and_copied_everywhere() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
-    let refusal = half_copied(&world, "photo").await;
-    let first = world.value("SELECT generation FROM copyhold.object_copies").await;
-    world.bucket("b2").put("photo", "another one");
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
+    let refusal = half_copied(&harness, "photo").await;
+    let first = harness.value("SELECT generation FROM copyhold.object_copies").await;
+    harness.bucket("b2").put("photo", "another one");
     refusal.clear();
     daemon.until_logged("photo was changed at b2 without being registered: a new generation begins").await;
-    world.until_copied("photo").await;
+    harness.until_copied("photo").await;
     for replica in ["wasabi", "scw"] {
-        assert_eq!(world.bucket(replica).get("photo").unwrap(), "another one", "{replica}");
+        assert_eq!(harness.bucket(replica).get("photo").unwrap(), "another one", "{replica}");
     }
-    assert_eq!(world.value("SELECT size_bytes FROM copyhold.object_copies").await.unwrap(), "11");
-    assert_ne!(world.value("SELECT generation FROM copyhold.object_copies").await, first);
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+    assert_eq!(harness.value("SELECT size_bytes FROM copyhold.object_copies").await.unwrap(), "11");
+    assert_ne!(harness.value("SELECT generation FROM copyhold.object_copies").await, first);
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
 }
 
 #[tokio::test]
 async fn other_metadata_that_was_written_later_with_the_same_bytes_is_copied_everywhere() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
-    let refusal = half_copied(&world, "photo").await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
+    let refusal = half_copied(&harness, "photo").await;
     let private = Metadata::none().with("cache-control", "private");
-    world.bucket("b2").put_with("photo", "first", private);
-    let modified = world.bucket("b2").inspect("photo").unwrap().modified;
-    world.bucket("b2").set_modified("photo", modified + Duration::from_secs(5));
+    harness.bucket("b2").put_with("photo", "first", private);
+    let modified = harness.bucket("b2").inspect("photo").unwrap().modified;
+    harness.bucket("b2").set_modified("photo", modified + Duration::from_secs(5));
     refusal.clear();
     daemon.until_logged("photo was changed at b2 without being registered: a new generation begins").await;
-    world.until_copied("photo").await;
+    harness.until_copied("photo").await;
     for replica in ["wasabi", "scw"] {
-        let there = world.bucket(replica).inspect("photo").unwrap().metadata;
+        let there = harness.bucket(replica).inspect("photo").unwrap().metadata;
         assert_eq!(there.get("cache-control"), Some("private"), "{replica}");
     }
     // What is on record fits all of them.
-    assert!(world.run(&["verify", "photo", "--metadata"]).await.status.success());
+    assert!(harness.run(&["verify", "photo", "--metadata"]).await.status.success());
     assert_eq!(daemon.logged("a new generation begins"), 1);
 }
 
 #[tokio::test]
 async fn an_object_that_changes_all_the_time_is_parked_and_does_not_turn_for_ever() {
-    let world = World::new().await;
-    let _daemon = world.daemon().await;
-    let refusal = half_copied(&world, "photo").await;
-    let first: i64 = world.value("SELECT generation FROM copyhold.object_copies").await.unwrap().parse().unwrap();
+    let harness = Harness::new().await;
+    let _daemon = harness.daemon().await;
+    let refusal = half_copied(&harness, "photo").await;
+    let first: i64 = harness.value("SELECT generation FROM copyhold.object_copies").await.unwrap().parse().unwrap();
     let changes = async {
         for i in 0_u64.. {
-            world.bucket("b2").put("photo", i.to_string());
+            harness.bucket("b2").put("photo", i.to_string());
             tokio::task::yield_now().await;
         }
     };
     let parked = async {
         refusal.clear();
-        world
+        harness
             .until(
                 "SELECT due_wasabi = 9000000000000000000 AND due_scw = 9000000000000000000 AND lock IS NULL
                  FROM copyhold.object_copies",
@@ -84,51 +84,52 @@ async fn an_object_that_changes_all_the_time_is_parked_and_does_not_turn_for_eve
         () = parked => {}
     }
     // Where a reading fell between two changes the count begins anew, but no object turns so for long.
-    let generations: i64 = world.value("SELECT generation FROM copyhold.object_copies").await.unwrap().parse().unwrap();
+    let generations: i64 =
+        harness.value("SELECT generation FROM copyhold.object_copies").await.unwrap().parse().unwrap();
     assert!(generations - first >= 3, "{generations}");
     let failures = "SELECT string_agg(DISTINCT class || ' ' || attempts, ',') FROM copyhold.copy_failures";
-    assert_eq!(world.value(failures).await.unwrap(), "changed 3");
-    assert_eq!(world.value("SELECT b2 IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");
+    assert_eq!(harness.value(failures).await.unwrap(), "changed 3");
+    assert_eq!(harness.value("SELECT b2 IS NOT NULL FROM copyhold.object_copies").await.unwrap(), "true");
     // It is read and does not change meanwhile.
-    assert!(world.run(&["retry", "photo"]).await.status.success());
-    world.until_copied("photo").await;
-    assert_eq!(world.bucket("scw").get("photo"), world.bucket("b2").get("photo"));
+    assert!(harness.run(&["retry", "photo"]).await.status.success());
+    harness.until_copied("photo").await;
+    assert_eq!(harness.bucket("scw").get("photo"), harness.bucket("b2").get("photo"));
 }
 
 #[tokio::test]
 async fn a_replica_whose_copy_was_damaged_loses_its_record_and_is_mended_from_another() {
-    let world = World::new().await;
-    let mut daemon = world.daemon().await;
-    world.upload("photo", "bytes").await;
-    world.until_copied("photo").await;
+    let harness = Harness::new().await;
+    let mut daemon = harness.daemon().await;
+    harness.upload("photo", "bytes").await;
+    harness.until_copied("photo").await;
     daemon.kill().await;
     // The primary has lost it, scw, which is asked next, has damaged it, wasabi has it.
-    world.bucket("scw").damage("photo", 2);
-    world.bucket("b2").delete("photo");
-    world
+    harness.bucket("scw").damage("photo", 2);
+    harness.bucket("b2").delete("photo");
+    harness
         .execute(
             "UPDATE copyhold.object_copies SET b2 = NULL, due_b2 = 0;
              UPDATE copyhold.replicas SET existing = 'overwrite', writable_at = 1 WHERE name = 'b2'",
         )
         .await;
-    let daemon = world.daemon().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("its copy is not what this generation's first read found").await;
-    world.until_copied("photo").await;
+    harness.until_copied("photo").await;
     for replica in ["b2", "wasabi", "scw"] {
-        assert_eq!(world.bucket(replica).get("photo").unwrap(), "bytes", "{replica}");
+        assert_eq!(harness.bucket(replica).get("photo").unwrap(), "bytes", "{replica}");
     }
 }
 
-async fn leased(world: &World) -> Lease {
-    world.insert("photo").await;
-    world
+async fn leased(harness: &Harness) -> Lease {
+    harness.insert("photo").await;
+    harness
         .execute(
             "UPDATE copyhold.object_copies SET wasabi = 5, due_scw = NULL, due_b2 = 7, size_bytes = 3, content_hash = 1",
         )
         .await;
-    world.execute("UPDATE copyhold.object_copies SET wasabi = NULL").await;
-    let daemon = world.enlist(60).await;
-    world.claim(&daemon, "wasabi", 1).await.remove(0)
+    harness.execute("UPDATE copyhold.object_copies SET wasabi = NULL").await;
+    let daemon = harness.enlist(60).await;
+    harness.claim(&daemon, "wasabi", 1).await.remove(0)
 }
 
 fn changed() -> UnregisteredChange {
@@ -149,41 +150,41 @@ const ROW: &str =
 
 #[tokio::test]
 async fn a_generation_begun_by_reading_is_as_one_that_was_registered() {
-    let world = World::new().await;
-    let lease = leased(&world).await;
-    world.execute("UPDATE copyhold.object_copies SET wasabi = 5, created_at = 5").await;
-    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Applied);
+    let harness = Harness::new().await;
+    let lease = leased(&harness).await;
+    harness.execute("UPDATE copyhold.object_copies SET wasabi = 5, created_at = 5").await;
+    assert_eq!(harness.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Applied);
     // What was not wanted stays so.
-    assert_eq!(world.value(ROW).await.unwrap(), "(t,t,t,t,4,2,t)");
-    assert_eq!(world.value("SELECT created_at > 5 FROM copyhold.object_copies").await.unwrap(), "true");
+    assert_eq!(harness.value(ROW).await.unwrap(), "(t,t,t,t,4,2,t)");
+    assert_eq!(harness.value("SELECT created_at > 5 FROM copyhold.object_copies").await.unwrap(), "true");
     let failures = "SELECT string_agg(replica || ' ' || class || ' ' || attempts, ',') FROM copyhold.copy_failures";
-    assert_eq!(world.value(failures).await.unwrap(), "wasabi changed 1");
+    assert_eq!(harness.value(failures).await.unwrap(), "wasabi changed 1");
     // The count continues with the next claim, although that is of another generation.
-    let daemon = world.enlist(60).await;
-    let again = world.claim(&daemon, "wasabi", 1).await.remove(0);
+    let daemon = harness.enlist(60).await;
+    let again = harness.claim(&daemon, "wasabi", 1).await.remove(0);
     assert_ne!(again.generation, lease.generation);
     assert_eq!(again.replicas.iter().filter_map(|r| r.prior).map(|p| p.attempts).collect::<Vec<_>>(), [1]);
 }
 
 #[tokio::test]
 async fn a_holder_that_has_lost_the_lease_or_the_generation_begins_none() {
-    let world = World::new().await;
-    let lease = leased(&world).await;
-    world.value("SELECT copyhold.register('photo', 9)").await;
-    let registered = world.value("SELECT (generation, size_bytes) FROM copyhold.object_copies").await;
-    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Superseded);
-    world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
-    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Superseded);
-    assert_eq!(world.value("SELECT (generation, size_bytes) FROM copyhold.object_copies").await, registered);
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+    let harness = Harness::new().await;
+    let lease = leased(&harness).await;
+    harness.value("SELECT copyhold.register('photo', 9)").await;
+    let registered = harness.value("SELECT (generation, size_bytes) FROM copyhold.object_copies").await;
+    assert_eq!(harness.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Superseded);
+    harness.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    assert_eq!(harness.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Superseded);
+    assert_eq!(harness.value("SELECT (generation, size_bytes) FROM copyhold.object_copies").await, registered);
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
 }
 
 #[tokio::test]
 async fn what_was_proven_of_the_content_before_is_not_recorded_of_the_one_that_was_read() {
-    let world = World::new().await;
-    let lease = leased(&world).await;
-    assert_eq!(world.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Applied);
-    let row = world.value("SELECT o FROM copyhold.object_copies o").await;
+    let harness = Harness::new().await;
+    let lease = leased(&harness).await;
+    assert_eq!(harness.queue().begin_generation(&lease, &changed()).await.unwrap(), FencedWrite::Applied);
+    let row = harness.value("SELECT o FROM copyhold.object_copies o").await;
     // Late words of the same holder: a proof, a failure, a heartbeat.
     let late = Report {
         key: lease.key.clone(),
@@ -198,12 +199,12 @@ async fn what_was_proven_of_the_content_before_is_not_recorded_of_the_one_that_w
         survived: false,
         unsettled: Vec::new(),
     };
-    assert_eq!(world.queue().complete(std::slice::from_ref(&late)).await.unwrap()[0].2, FencedWrite::Superseded);
+    assert_eq!(harness.queue().complete(std::slice::from_ref(&late)).await.unwrap()[0].2, FencedWrite::Superseded);
     // And if the next claim had drawn the same number.
-    world.execute(&format!("UPDATE copyhold.object_copies SET lock = 1, lease = {}", lease.fence.0)).await;
-    assert_eq!(world.queue().complete(&[late]).await.unwrap()[0].2, FencedWrite::Superseded);
+    harness.execute(&format!("UPDATE copyhold.object_copies SET lock = 1, lease = {}", lease.fence.0)).await;
+    assert_eq!(harness.queue().complete(&[late]).await.unwrap()[0].2, FencedWrite::Superseded);
     let held = [(lease.key.clone(), lease.fence, lease.generation)];
-    assert_eq!(world.queue().renew(&held, Duration::from_mins(1)).await.unwrap()[0].2, FencedWrite::Superseded);
-    world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
-    assert_eq!(world.value("SELECT o FROM copyhold.object_copies o").await, row);
+    assert_eq!(harness.queue().renew(&held, Duration::from_mins(1)).await.unwrap()[0].2, FencedWrite::Superseded);
+    harness.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    assert_eq!(harness.value("SELECT o FROM copyhold.object_copies o").await, row);
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use copyhold_core::domain::{BreakerScope, FailureClass};
 use copyhold_sandbox::s3::{Fault, Op, When};
 
-use crate::harness::{World, replica};
+use crate::harness::{Harness, replica};
 
 /// The clock of the schema, and of its figures, from now on: so many seconds ahead of the server's.
-async fn set_clock(world: &World, ahead_s: i64) {
-    world
+async fn set_clock(harness: &Harness, ahead_s: i64) {
+    harness
         .execute(&format!(
             "CREATE OR REPLACE FUNCTION copyhold.now_utc_micro_seconds() RETURNS bigint
                  LANGUAGE sql STABLE PARALLEL SAFE
@@ -25,44 +25,46 @@ const LATEST: &str =
 
 #[tokio::test]
 async fn what_waits_for_the_time_of_a_clock_that_was_ahead_is_copied_when_that_is_set_back() {
-    let world = World::new().await;
-    set_clock(&world, HOURS).await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    set_clock(&harness, HOURS).await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
+    harness.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
     for i in 0..20 {
-        world.upload(&format!("photo {i}"), "bytes").await;
+        harness.upload(&format!("photo {i}"), "bytes").await;
     }
     // While others are due, it is the store's fault. With nothing left to compare with, the objects are charged.
-    world
+    harness
         .until(
             "SELECT EXISTS (SELECT FROM copyhold.copy_failures WHERE replica = 'scw')
                  OR EXISTS (SELECT FROM copyhold.replicas WHERE breaker_opened_at IS NOT NULL)",
         )
         .await;
-    set_clock(&world, 0).await;
-    world.bucket("scw").clear_faults();
+    set_clock(&harness, 0).await;
+    harness.bucket("scw").clear_faults();
     for i in 0..20 {
-        world.until_copied(&format!("photo {i}")).await;
+        harness.until_copied(&format!("photo {i}")).await;
     }
-    world.until("SELECT count(breaker_opened_at) = 0 FROM copyhold.replicas").await;
+    harness.until("SELECT count(breaker_opened_at) = 0 FROM copyhold.replicas").await;
 }
 
 #[tokio::test]
 async fn every_kind_of_time_in_the_future_is_pulled_in_once() {
-    let world = World::new().await;
-    let queue = world.queue();
+    let harness = Harness::new().await;
+    let queue = harness.queue();
     let lease = Duration::from_secs(3);
-    set_clock(&world, HOURS).await;
-    let daemon = world.enlist(3).await;
+    set_clock(&harness, HOURS).await;
+    let daemon = harness.enlist(3).await;
     for i in 0..30 {
-        world.insert(&format!("k{i:02}")).await;
+        harness.insert(&format!("k{i:02}")).await;
     }
-    world.insert("parked").await;
-    world.execute("UPDATE copyhold.object_copies SET due_scw = 9000000000000000000 WHERE object_key = 'parked'").await;
-    let leases = world.claim(&daemon, "scw", 5).await;
+    harness.insert("parked").await;
+    harness
+        .execute("UPDATE copyhold.object_copies SET due_scw = 9000000000000000000 WHERE object_key = 'parked'")
+        .await;
+    let leases = harness.claim(&daemon, "scw", 5).await;
     queue.open_breaker(&replica("wasabi"), BreakerScope::All, FailureClass::Full, "full").await.unwrap();
-    world
+    harness
         .execute(
             "INSERT INTO copyhold.unsettled (object_key, replica, verify_at, settled_at)
              SELECT 'k20', 'scw', now + 10000000, now + 600000000 FROM copyhold.now_utc_micro_seconds() now;
@@ -72,7 +74,7 @@ async fn every_kind_of_time_in_the_future_is_pulled_in_once() {
         )
         .await;
     // With the right clock, the same is nothing to be pulled in.
-    set_clock(&world, 0).await;
+    set_clock(&harness, 0).await;
     let pulled = queue.pull_in(false, lease).await.unwrap().expect("the clock was ahead");
     assert!(pulled.ahead > Duration::from_secs(7100), "{pulled:?}");
     assert!(pulled.copies >= 30, "{pulled:?}");
@@ -86,9 +88,9 @@ async fn every_kind_of_time_in_the_future_is_pulled_in_once() {
         AND (SELECT bool_and(alive_until <= n + lease_timeout_us) FROM copyhold.daemons)
         AND (SELECT bool_and(as_of <= now()) FROM copyhold.backlog)
         FROM copyhold.now_utc_micro_seconds() n";
-    assert_eq!(world.value(state).await.as_deref(), Some("true"));
+    assert_eq!(harness.value(state).await.as_deref(), Some("true"));
     assert_eq!(
-        world.value(LATEST.replace("scw IS NULL", "object_key <> 'parked'").as_str()).await.as_deref(),
+        harness.value(LATEST.replace("scw IS NULL", "object_key <> 'parked'").as_str()).await.as_deref(),
         Some("true")
     );
     assert_eq!(queue.pull_in(false, lease).await.unwrap(), None);
@@ -100,10 +102,10 @@ async fn every_kind_of_time_in_the_future_is_pulled_in_once() {
 
 #[tokio::test]
 async fn a_wait_that_a_failure_asks_for_is_left_as_it_is() {
-    let world = World::new().await;
-    let queue = world.queue();
+    let harness = Harness::new().await;
+    let queue = harness.queue();
     for key in ["soon", "never"] {
-        world.insert(key).await;
+        harness.insert(key).await;
     }
     let wait = |key: &str, minutes: i64| {
         format!(
@@ -111,11 +113,11 @@ async fn a_wait_that_a_failure_asks_for_is_left_as_it_is() {
              WHERE object_key = '{key}'"
         )
     };
-    world.execute(&wait("soon", 72)).await;
+    harness.execute(&wait("soon", 72)).await;
     assert_eq!(queue.pull_in(false, Duration::from_secs(3)).await.unwrap(), None);
     // Beyond what any failure asks for, it is a wrong clock's.
-    world.execute(&wait("never", 120)).await;
+    harness.execute(&wait("never", 120)).await;
     assert_eq!(queue.pull_in(false, Duration::from_secs(3)).await.unwrap().map(|pulled| pulled.copies), Some(1));
     let far = "SELECT due_scw > copyhold.now_utc_micro_seconds() + 3600000000 FROM copyhold.object_copies WHERE object_key = 'soon'";
-    assert_eq!(world.value(far).await.as_deref(), Some("true"));
+    assert_eq!(harness.value(far).await.as_deref(), Some("true"));
 }

@@ -4,7 +4,7 @@ use std::{env, path::Path};
 
 use copyhold_testkit::damage::{DamageSetup, careless, play};
 
-use crate::harness::{World, bucket};
+use crate::harness::{Harness, bucket};
 
 const TRIALS: usize = 50;
 
@@ -12,15 +12,15 @@ const TRIALS: usize = 50;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_bit_is_noticed_wherever_it_flips_and_never_recorded() {
     let seed = env::var("DAMAGE_SEED").map_or(1, |seed| seed.parse().unwrap());
-    let world = World::new().await;
-    world.s3.create_bucket(&bucket("scw"), careless());
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    harness.s3.create_bucket(&bucket("scw"), careless());
+    let daemon = harness.daemon().await;
     for target in ["wasabi", "scw"] {
         daemon.until_logged(&format!("Copying to {target}")).await;
     }
-    let (config, pool) = (world.config_path(), &world.pool);
+    let (config, pool) = (harness.config_path(), &harness.pool);
     let program = Path::new(env!("CARGO_BIN_EXE_copyhold"));
-    let ground = DamageSetup { program, config: &config, pool, bucket: &|replica| world.bucket(replica) };
+    let ground = DamageSetup { program, config: &config, pool, bucket: &|replica| harness.bucket(replica) };
     let told = play(&ground, seed, TRIALS).await.unwrap();
     println!("seed {seed}: {told}");
     assert_eq!((told.source, told.wire, told.rest), (TRIALS, TRIALS, TRIALS), "seed {seed}: {told}");

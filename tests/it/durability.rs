@@ -9,7 +9,7 @@ use copyhold_db::{
 };
 use copyhold_sandbox::postgres::{Cluster, Options};
 
-use crate::harness::{World, key, replica};
+use crate::harness::{Harness, key, replica};
 
 /// A commit that waits for the disk takes so long at least, on any machine.
 const COMMIT: Duration = Duration::from_millis(100);
@@ -21,15 +21,15 @@ async fn claims_renewals_and_releases_wait_for_no_disk_and_completions_do() {
     let slow = Options::default().with("commit_delay", "100000").with("commit_siblings", "0");
     let cluster = Cluster::start(slow).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
-    let world = World::at(cluster.url("app"), "").await;
-    migrate(&world.config).await.unwrap();
-    let (daemon, queue) = (world.enlist(3600).await, world.queue());
+    let harness = Harness::at(cluster.url("app"), "").await;
+    migrate(&harness.config).await.unwrap();
+    let (daemon, queue) = (harness.enlist(3600).await, harness.queue());
     let mut fastest = [Duration::MAX; 4];
     for i in 0..ROUNDS {
         if fastest.iter().all(|took| *took < COMMIT) {
             break;
         }
-        world.insert(&format!("k{i}")).await;
+        harness.insert(&format!("k{i}")).await;
         let mut begun = Instant::now();
         let mut lap = |of: usize| {
             fastest[of] = fastest[of].min(begun.elapsed());

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::{
-    harness::{Begin, World, eventually, printed, soon},
+    harness::{Begin, Harness, eventually, printed, soon},
     http::{Http, TOKEN, append, settings},
 };
 
@@ -50,36 +50,36 @@ impl Follower {
     }
 }
 
-async fn world() -> World {
-    World::with(Begin::Migrated, &settings("")).await
+async fn harness() -> Harness {
+    Harness::with(Begin::Migrated, &settings("")).await
 }
 
 const TICKS: [&str; 3] = ["events", "--kinds", "test.tick"];
 
 #[tokio::test]
 async fn it_prints_what_there_is_and_ends() {
-    let world = world().await;
-    append(&world, 1, 600).await;
-    world
+    let harness = harness().await;
+    append(&harness, 1, 600).await;
+    harness
         .execute(
             r#"SELECT copyhold.append_log(ARRAY['{"kind": "test.key", "object_key": "a\u001b[2J", "n": 7}'::jsonb])"#,
         )
         .await;
-    let daemon = world.daemon().await;
-    Http::of(&world, &daemon).await;
-    let output = world.run(&[&TICKS[..], &["--json"]].concat()).await;
+    let daemon = harness.daemon().await;
+    Http::of(&harness, &daemon).await;
+    let output = harness.run(&[&TICKS[..], &["--json"]].concat()).await;
     let numbers: Vec<_> = String::from_utf8(output.stdout)
         .unwrap()
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["event_data"]["n"].as_i64().unwrap())
         .collect();
     assert_eq!(numbers, (1..=600).collect::<Vec<_>>());
-    let output = world.run(&["events", "--kinds", "test.key"]).await;
+    let output = harness.run(&["events", "--kinds", "test.key"]).await;
     let text = printed(&output);
     assert_eq!((output.status.code(), text.lines().count()), (Some(0), 1), "{text}");
     assert!(text.contains("test.key") && text.contains(r"a\u{1b}[2J") && text.contains("n=7"), "{text}");
     // The configuration is not needed where the daemon is named.
-    let url = format!("http://{}", world.config.http.listen);
+    let url = format!("http://{}", harness.config.http.listen);
     let mut command = Command::new(env!("CARGO_BIN_EXE_copyhold"));
     command.args(["--config", "/nowhere.toml", "events", "--kinds", "test.key", "--url", &url]);
     let output = command.output().await.unwrap();
@@ -91,35 +91,35 @@ async fn it_prints_what_there_is_and_ends() {
 
 #[tokio::test]
 async fn it_follows_through_a_restart_of_the_daemon() {
-    let world = world().await;
+    let harness = harness().await;
     let folder = tempfile::tempdir().unwrap();
-    append(&world, 1, 10).await;
-    let mut daemon = world.daemon().await;
-    let command = world.program(&[&TICKS[..], &["--json", "--follow", "--after", "0"]].concat());
+    append(&harness, 1, 10).await;
+    let mut daemon = harness.daemon().await;
+    let command = harness.program(&[&TICKS[..], &["--json", "--follow", "--after", "0"]].concat());
     let follower = Follower::start(command, &folder.path().join("out"));
     follower.until(10).await;
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.exit_code().await, Some(0));
-    append(&world, 11, 20).await;
-    let mut daemon = world.daemon().await;
+    append(&harness, 11, 20).await;
+    let mut daemon = harness.daemon().await;
     follower.until(20).await;
     daemon.kill().await;
-    append(&world, 21, 30).await;
-    let _daemon = world.daemon().await;
+    append(&harness, 21, 30).await;
+    let _daemon = harness.daemon().await;
     follower.until(30).await;
 }
 
 #[tokio::test]
 async fn a_command_that_fails_stops_the_agent_with_its_code_and_the_next_one_goes_on_with_that_event() {
-    let world = world().await;
+    let harness = harness().await;
     let folder = tempfile::tempdir().unwrap();
     let (cursor, done) = (folder.path().join("cursor"), folder.path().join("done"));
-    append(&world, 1, 5).await;
-    let daemon = world.daemon().await;
-    Http::of(&world, &daemon).await;
+    append(&harness, 1, 5).await;
+    let daemon = harness.daemon().await;
+    Http::of(&harness, &daemon).await;
     let agent = |command: &str| {
         let cursor = cursor.to_str().unwrap();
-        let mut agent = world.program(&[&TICKS[..], &["--exec", command, "--cursor", cursor]].concat());
+        let mut agent = harness.program(&[&TICKS[..], &["--exec", command, "--cursor", cursor]].concat());
         agent.env("DONE", &done);
         agent
     };
@@ -146,12 +146,12 @@ async fn a_command_that_fails_stops_the_agent_with_its_code_and_the_next_one_goe
 
 #[tokio::test]
 async fn an_agent_that_is_asked_to_end_lets_its_command_end_and_shares_its_cursor_with_no_other() {
-    let world = world().await;
+    let harness = harness().await;
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    append(&world, 1, 2).await;
-    let daemon = world.daemon().await;
-    Http::of(&world, &daemon).await;
+    append(&harness, 1, 2).await;
+    let daemon = harness.daemon().await;
+    Http::of(&harness, &daemon).await;
     let command = format!(
         "cat >>{out}; touch {begun}; while [ ! -e {go} ]; do sleep 0.05; done; touch {ended}",
         out = file("got"),
@@ -161,13 +161,13 @@ async fn an_agent_that_is_asked_to_end_lets_its_command_end_and_shares_its_curso
     );
     let cursor = file("cursor");
     let arguments = [&TICKS[..], &["--follow", "--exec", &command, "--cursor", &cursor]].concat();
-    let mut agent = Follower::start(world.program(&arguments), &folder.path().join("out"));
+    let mut agent = Follower::start(harness.program(&arguments), &folder.path().join("out"));
     let exists = |name: &'static str| {
         let path = folder.path().join(name);
         async move || path.exists()
     };
     eventually("the command runs", exists("begun")).await;
-    let output = world.run(&arguments).await;
+    let output = harness.run(&arguments).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(printed(&output).contains("another agent uses it"), "{}", printed(&output));
     agent.signal(Signal::TERM);
@@ -176,33 +176,34 @@ async fn an_agent_that_is_asked_to_end_lets_its_command_end_and_shares_its_curso
     assert_eq!(agent.exit_code().await, Some(0));
     assert!(folder.path().join("ended").exists());
     assert_eq!(fs::read_to_string(file("got")).unwrap().lines().count(), 1);
-    let first = world.value("SELECT min(id) FROM copyhold.log WHERE event_data->>'kind' = 'test.tick'").await.unwrap();
+    let first =
+        harness.value("SELECT min(id) FROM copyhold.log WHERE event_data->>'kind' = 'test.tick'").await.unwrap();
     assert!(fs::read_to_string(&cursor).unwrap().starts_with(&format!("{first}@")));
 }
 
 #[tokio::test]
 async fn a_reader_that_cannot_go_on_is_told_what_to_do() {
-    let world = world().await;
-    append(&world, 1, 10).await;
-    world.execute("DELETE FROM copyhold.log WHERE id <= 5; UPDATE copyhold.log_state SET dropped_through = 5").await;
-    let daemon = world.daemon().await;
-    Http::of(&world, &daemon).await;
+    let harness = harness().await;
+    append(&harness, 1, 10).await;
+    harness.execute("DELETE FROM copyhold.log WHERE id <= 5; UPDATE copyhold.log_state SET dropped_through = 5").await;
+    let daemon = harness.daemon().await;
+    Http::of(&harness, &daemon).await;
     for (after, says) in
         [("3", "take stock"), ("1000000", "PostgreSQL failed over or was restored"), ("5@00000001", "is the log")]
     {
-        let output = world.run(&[&TICKS[..], &["--follow", "--after", after]].concat()).await;
+        let output = harness.run(&[&TICKS[..], &["--follow", "--after", after]].concat()).await;
         assert_eq!(output.status.code(), Some(1), "{after}");
         assert!(printed(&output).contains(says), "{after}: {}", printed(&output));
     }
-    let output = world.run(&["events", "--kinds", "object.copid"]).await;
+    let output = harness.run(&["events", "--kinds", "object.copid"]).await;
     assert!(printed(&output).contains("did you mean object.copied?"), "{}", printed(&output));
-    let output = world.run(&["events", "--after", "-1"]).await;
+    let output = harness.run(&["events", "--after", "-1"]).await;
     assert!(printed(&output).contains("negative"), "{}", printed(&output));
-    let url = format!("http://{}", world.config.http.listen);
+    let url = format!("http://{}", harness.config.http.listen);
     for (token, says) in
         [("", "needs a token; set COPYHOLD_HTTP__TOKEN"), ("another-token-it-is", "does not accept the token")]
     {
-        let mut command = world.program(&["events", "--url", &url]);
+        let mut command = harness.program(&["events", "--url", &url]);
         command.env_remove("COPYHOLD_HTTP__TOKEN");
         if !token.is_empty() {
             command.env("COPYHOLD_HTTP__TOKEN", token);
@@ -212,20 +213,20 @@ async fn a_reader_that_cannot_go_on_is_told_what_to_do() {
         assert!(printed(&output).contains(says), "{}", printed(&output));
     }
     drop(daemon);
-    let output = world.run(&["events", "--url", "http://127.0.0.1:1"]).await;
+    let output = harness.run(&["events", "--url", "http://127.0.0.1:1"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(printed(&output).contains("no daemon answers at http://127.0.0.1:1/v1/events"), "{}", printed(&output));
 }
 
 #[tokio::test]
 async fn the_agents_of_the_documentation_follow_through_a_restart() {
-    let world = world().await;
+    let harness = harness().await;
     let folder = tempfile::tempdir().unwrap();
-    append(&world, 1, 10).await;
-    let mut daemon = world.daemon().await;
-    Http::of(&world, &daemon).await;
+    append(&harness, 1, 10).await;
+    let mut daemon = harness.daemon().await;
+    Http::of(&harness, &daemon).await;
     let agents = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/agents");
-    let url = format!("http://{}", world.config.http.listen);
+    let url = format!("http://{}", harness.config.http.listen);
     let start = |name: &str, out: &str| {
         let mut command = Command::new(agents.join(name));
         command.arg(&url).arg(folder.path().join(format!("{name}.cursor"))).arg("test.tick").process_group(0);
@@ -239,15 +240,15 @@ async fn the_agents_of_the_documentation_follow_through_a_restart() {
     }
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.exit_code().await, Some(0));
-    append(&world, 11, 20).await;
-    let _daemon = world.daemon().await;
+    append(&harness, 11, 20).await;
+    let _daemon = harness.daemon().await;
     for follower in &followers {
         follower.until(20).await;
     }
     for (name, follower) in names.iter().zip(&mut followers) {
         // The cursor is stored after the event was printed: only then may it be stopped without seeing one twice.
         let last =
-            world.value("SELECT max(id) FROM copyhold.log WHERE event_data->>'kind' = 'test.tick'").await.unwrap();
+            harness.value("SELECT max(id) FROM copyhold.log WHERE event_data->>'kind' = 'test.tick'").await.unwrap();
         let cursor = folder.path().join(format!("{name}.cursor"));
         let stored = async || {
             let id = fs::read_to_string(&cursor).unwrap_or_default();
@@ -258,7 +259,7 @@ async fn the_agents_of_the_documentation_follow_through_a_restart() {
         rustix::process::kill_process_group(group, Signal::TERM).unwrap();
         follower.child.wait().await.unwrap();
     }
-    append(&world, 21, 21).await;
+    append(&harness, 21, 21).await;
     for name in names {
         let follower = start(name, &format!("{name}.second"));
         eventually("it goes on where it stopped", async || !follower.numbers().is_empty()).await;

@@ -7,22 +7,22 @@ use tokio::{
 };
 
 use crate::{
-    harness::{Begin, DaemonProcess, World, eventually, soon},
+    harness::{Begin, DaemonProcess, Harness, eventually, soon},
     http::{Http, append, bearer, settings},
 };
 
 const LINES: &str = "/v1/events?kinds=test.tick&format=ndjson";
 
-async fn world(more: &str) -> (World, DaemonProcess, Http) {
-    let world = World::with(Begin::Migrated, &settings(more)).await;
-    let daemon = world.daemon().await;
-    let http = Http::of(&world, &daemon).await;
-    (world, daemon, http)
+async fn harness(more: &str) -> (Harness, DaemonProcess, Http) {
+    let harness = Harness::with(Begin::Migrated, &settings(more)).await;
+    let daemon = harness.daemon().await;
+    let http = Http::of(&harness, &daemon).await;
+    (harness, daemon, http)
 }
 
 #[tokio::test]
 async fn readers_above_the_limit_are_told_to_come_back_later() {
-    let (_world, _daemon, http) = world("[events]\nreaders = 2\n").await;
+    let (_harness, _daemon, http) = harness("[events]\nreaders = 2\n").await;
     let first = http.read(LINES).await;
     let _second = http.read(LINES).await;
     let refused = http.read(LINES).await;
@@ -41,7 +41,7 @@ async fn silent_connections_lock_no_client_out_and_are_closed() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     // Up to 1025 connections, then.
-    let (world, _daemon, http) = world("[events]\nreaders = 1\n").await;
+    let (harness, _daemon, http) = harness("[events]\nreaders = 1\n").await;
     let mut reader = http.read(LINES).await;
     let mut silent = Vec::new();
     for _ in 0..1500 {
@@ -56,7 +56,7 @@ async fn silent_connections_lock_no_client_out_and_are_closed() {
         assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     }
     // A client that has sent a request keeps its connection.
-    append(&world, 1, 1).await;
+    append(&harness, 1, 1).await;
     assert_eq!(reader.numbers(1).await, [1]);
 }
 
@@ -71,8 +71,8 @@ async fn deaf(http: Http) -> TcpStream {
 }
 
 /// More than all buffers on the way hold.
-async fn append_much(world: &World) {
-    world
+async fn append_much(harness: &Harness) {
+    harness
         .execute(
             "SELECT copyhold.append_log(ARRAY(
                  SELECT jsonb_build_object('kind', 'test.tick', 'n', n, 'text', repeat('x', 60000))
@@ -93,8 +93,8 @@ async fn readers(http: Http) -> Option<String> {
 
 #[tokio::test]
 async fn a_reader_that_never_reads_is_cut_and_delays_no_other() {
-    let (world, _daemon, http) = world("").await;
-    append_much(&world).await;
+    let (harness, _daemon, http) = harness("").await;
+    append_much(&harness).await;
     let _deaf = deaf(http).await;
     eventually("it is a reader", async || readers(http).await.as_deref() == Some("1")).await;
     let mut other = http.read(&format!("{LINES}&after=0")).await;
@@ -105,8 +105,8 @@ async fn a_reader_that_never_reads_is_cut_and_delays_no_other() {
 
 #[tokio::test]
 async fn a_reader_that_never_reads_does_not_hold_up_the_end() {
-    let (world, mut daemon, http) = world("").await;
-    append_much(&world).await;
+    let (harness, mut daemon, http) = harness("").await;
+    append_much(&harness).await;
     let _deaf = deaf(http).await;
     eventually("it is a reader", async || readers(http).await.as_deref() == Some("1")).await;
     let mut other = http.read(LINES).await;

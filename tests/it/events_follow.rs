@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    harness::{World, printed, soon},
+    harness::{Harness, printed, soon},
     rights::with_roles,
 };
 
@@ -33,9 +33,9 @@ pub struct Followed {
 }
 
 impl Followed {
-    pub fn of(world: &World, settings: Settings) -> Self {
+    pub fn of(harness: &Harness, settings: Settings) -> Self {
         let (waker, wake) = wake_channel::channel();
-        let (log, tailer) = events::open(world.queue().event_log(), settings, wake);
+        let (log, tailer) = events::open(harness.queue().event_log(), settings, wake);
         let stop = CancellationToken::new();
         let tailer = tokio::spawn(tailer.run(stop.clone()));
         Self { log, waker, stop, tailer }
@@ -52,10 +52,10 @@ impl Followed {
 }
 
 /// Appends `count` events in one transaction, numbered from `first`; the last one's id.
-pub async fn append(world: &World, first: i64, count: i64) -> i64 {
+pub async fn append(harness: &Harness, first: i64, count: i64) -> i64 {
     let append = "SELECT copyhold.append_log(ARRAY(
         SELECT jsonb_build_object('kind', 'door.opened', 'n', n) FROM generate_series($1, $1 + $2 - 1) n ORDER BY n))";
-    sqlx::query_scalar(append).bind(first).bind(count).fetch_one(&world.pool).await.unwrap()
+    sqlx::query_scalar(append).bind(first).bind(count).fetch_one(&harness.pool).await.unwrap()
 }
 
 /// The next events, without the comments that come before them.
@@ -100,22 +100,22 @@ fn after(id: i64) -> Start {
 
 #[tokio::test]
 async fn a_reader_that_waits_on_an_empty_log_gets_its_first_event_on_a_notification() {
-    let world = World::new().await;
-    world.execute("DELETE FROM copyhold.log").await;
-    let followed = Followed::of(&world, UNPOLLED);
+    let harness = Harness::new().await;
+    harness.execute("DELETE FROM copyhold.log").await;
+    let followed = Followed::of(&harness, UNPOLLED);
     let mut reader = followed.reader(Start::Earliest);
     let Next::Bookmark(start) = soon("where it begins", reader.next()).await else { panic!("no bookmark") };
     assert_eq!(start.id, 0);
-    let id = append(&world, 1, 1).await;
+    let id = append(&harness, 1, 1).await;
     followed.waker.wake();
     let batch = batch(&mut reader).await;
     assert_eq!((batch.ids(), batch.last()), (vec![id], Cursor { id, ..start }));
-    let data = world.value("SELECT event_data FROM copyhold.log").await.unwrap();
+    let data = harness.value("SELECT event_data FROM copyhold.log").await.unwrap();
     let line = String::from_utf8(batch.lines().concat()).unwrap();
     assert!(line.ends_with(&format!(",\"event_data\":{data}}}\n")), "{line}");
     let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(parsed["id"], id);
-    let created = world
+    let created = harness
         .value(
             "SELECT date_created = $q$%$q$ FROM copyhold.log"
                 .replace('%', parsed["date_created"].as_str().unwrap())
@@ -129,13 +129,13 @@ async fn a_reader_that_waits_on_an_empty_log_gets_its_first_event_on_a_notificat
 
 #[tokio::test]
 async fn a_ring_that_begins_on_a_log_with_events_leaves_them_to_the_pages() {
-    let world = World::new().await;
-    let last = append(&world, 1, 1300).await;
-    let followed = Followed::of(&world, SETTINGS);
+    let harness = Harness::new().await;
+    let last = append(&harness, 1, 1300).await;
+    let followed = Followed::of(&harness, SETTINGS);
     let mut reader = followed.reader(Start::Earliest);
     assert_eq!(read_through(&mut reader, last).await, (1..=last).collect::<Vec<_>>());
     assert_eq!(followed.log.figures().page_queries, 3);
-    let more = append(&world, 1, 5).await;
+    let more = append(&harness, 1, 5).await;
     assert_eq!(read_through(&mut reader, more).await, (last + 1..=more).collect::<Vec<_>>());
     assert_eq!(followed.log.figures().page_queries, 3);
     followed.end().await;
@@ -143,9 +143,9 @@ async fn a_ring_that_begins_on_a_log_with_events_leaves_them_to_the_pages() {
 
 #[tokio::test]
 async fn an_id_that_the_log_has_not_reached_is_waited_for_and_then_is_of_another_log() {
-    let world = World::new().await;
-    let last = append(&world, 1, 1).await;
-    let followed = Followed::of(&world, SETTINGS);
+    let harness = Harness::new().await;
+    let last = append(&harness, 1, 1).await;
+    let followed = Followed::of(&harness, SETTINGS);
     let mut ahead = followed.reader(after(last + 1));
     let End::Ahead { head } = end(&mut ahead).await else { panic!("not ahead") };
     assert_eq!(head.id, last);
@@ -154,7 +154,7 @@ async fn an_id_that_the_log_has_not_reached_is_waited_for_and_then_is_of_another
     // One that comes in time was only early.
     let mut early = followed.reader(after(last + 2));
     let waiting = tokio::spawn(async move { (early.begin().await, early) });
-    append(&world, 2, 3).await;
+    append(&harness, 2, 3).await;
     let (begun, mut early) = soon("it begins", waiting).await.unwrap();
     assert_eq!(begun, Ok(Cursor { id: last + 2, ..head }));
     assert_eq!(read_through(&mut early, last + 3).await, [last + 3]);
@@ -163,13 +163,13 @@ async fn an_id_that_the_log_has_not_reached_is_waited_for_and_then_is_of_another
 
 #[tokio::test]
 async fn readers_from_anywhere_get_what_the_ring_has_and_from_pages_what_it_has_not() {
-    let world = World::new().await;
-    append(&world, 1, 100).await;
-    let followed = Followed::of(&world, SETTINGS);
+    let harness = Harness::new().await;
+    append(&harness, 1, 100).await;
+    let followed = Followed::of(&harness, SETTINGS);
     let mut first = followed.reader(Start::Now);
     let begin = soon("it begins", first.begin()).await.unwrap().id;
     // More than one look at the log brings, and more than one chunk holds.
-    let last = append(&world, 101, 3000).await;
+    let last = append(&harness, 101, 3000).await;
     assert_eq!(read_through(&mut first, last).await, (begin + 1..=last).collect::<Vec<_>>());
     for id in [begin, begin + 1, begin + 1500, last - 1] {
         let ids = read_through(&mut followed.reader(after(id)), last).await;
@@ -184,9 +184,9 @@ async fn readers_from_anywhere_get_what_the_ring_has_and_from_pages_what_it_has_
 
 #[tokio::test]
 async fn a_thousand_readers_of_the_same_page_make_one_query() {
-    let world = World::new().await;
-    let last = append(&world, 1, 400).await;
-    let followed = Followed::of(&world, SETTINGS);
+    let harness = Harness::new().await;
+    let last = append(&harness, 1, 400).await;
+    let followed = Followed::of(&harness, SETTINGS);
     let mut readers: Vec<_> = (0..1000).map(|n| followed.reader(after(n % last))).collect();
     let all = join_all(readers.iter_mut().map(|reader| read_through(reader, last))).await;
     for (n, ids) in (0..1000).zip(all) {
@@ -198,14 +198,14 @@ async fn a_thousand_readers_of_the_same_page_make_one_query() {
 
 #[tokio::test]
 async fn events_of_many_bytes_are_read_a_few_at_a_time() {
-    let world = World::new().await;
-    world
+    let harness = Harness::new().await;
+    harness
         .execute(
             "SELECT copyhold.append_log(ARRAY(
                 SELECT jsonb_build_object('n', n, 'text', repeat('x', 60000)) FROM generate_series(1, 20) n ORDER BY n))",
         )
         .await;
-    let followed = Followed::of(&world, SETTINGS);
+    let followed = Followed::of(&harness, SETTINGS);
     let mut reader = followed.reader(Start::Earliest);
     let mut largest = 0;
     let mut ids = Vec::new();
@@ -221,12 +221,12 @@ async fn events_of_many_bytes_are_read_a_few_at_a_time() {
 
 #[tokio::test]
 async fn a_turned_page_is_crossed_with_few_queries_and_a_dropped_one_is_told() {
-    let world = World::new().await;
-    let old = append(&world, 1, 697).await;
-    assert_eq!(world.value("SELECT copyhold.turn_log_page(0, 0)").await.as_deref(), Some("true"));
-    let last = append(&world, 698, 10).await;
+    let harness = Harness::new().await;
+    let old = append(&harness, 1, 697).await;
+    assert_eq!(harness.value("SELECT copyhold.turn_log_page(0, 0)").await.as_deref(), Some("true"));
+    let last = append(&harness, 698, 10).await;
     assert!(last > 1 << 20);
-    let followed = Followed::of(&world, SETTINGS);
+    let followed = Followed::of(&harness, SETTINGS);
     let mut reader = followed.reader(Start::Earliest);
     let behind: Vec<_> = (last - 9..=last).collect();
     let ids = read_through(&mut reader, last).await;
@@ -235,11 +235,11 @@ async fn a_turned_page_is_crossed_with_few_queries_and_a_dropped_one_is_told() {
     // One that has read a page of it, and one that has read it all.
     let mut amid = followed.reader(after(100));
     assert_eq!(batch(&mut amid).await.last_event(), 511);
-    let dropped = world.value("SELECT copyhold.drop_log_partition(0, 0)").await;
+    let dropped = harness.value("SELECT copyhold.drop_log_partition(0, 0)").await;
     assert_eq!(dropped, Some(old.to_string()));
     let Start::After(earliest) = after(old) else { unreachable!() };
     let gone = |end| matches!(end, End::Gone { earliest: Cursor { id, .. } } if id == earliest.id);
-    let fresh = Followed::of(&world, SETTINGS);
+    let fresh = Followed::of(&harness, SETTINGS);
     assert!(gone(end(&mut fresh.reader(after(old - 1))).await));
     for start in [after(old), after(old + 1000), Start::Earliest] {
         assert_eq!(read_through(&mut fresh.reader(start), last).await, behind, "{start:?}");
@@ -267,26 +267,26 @@ async fn a_turned_page_is_crossed_with_few_queries_and_a_dropped_one_is_told() {
 
 #[tokio::test]
 async fn after_a_restore_it_is_another_log_for_all_who_read_it() {
-    let world = World::new().await;
-    let before = world.value("SELECT incarnation FROM copyhold.log_state").await;
-    let followed = [Followed::of(&world, SETTINGS), Followed::of(&world, SETTINGS)];
+    let harness = Harness::new().await;
+    let before = harness.value("SELECT incarnation FROM copyhold.log_state").await;
+    let followed = [Followed::of(&harness, SETTINGS), Followed::of(&harness, SETTINGS)];
     let mut readers = followed.each_ref().map(|followed| followed.reader(Start::Earliest));
-    let last = append(&world, 1, 100).await;
+    let last = append(&harness, 1, 100).await;
     for reader in &mut readers {
         assert_eq!(read_through(reader, last).await, (1..=last).collect::<Vec<_>>());
     }
     let seen = readers[0].cursor().unwrap();
     // Not in one transaction: `setval` is seen before the rest commits, and the log would seem restored twice.
-    world.execute("DELETE FROM copyhold.log WHERE id > 50").await;
-    world.execute("SELECT setval('copyhold.log_ids', 50)").await;
+    harness.execute("DELETE FROM copyhold.log WHERE id > 50").await;
+    harness.execute("SELECT setval('copyhold.log_ids', 50)").await;
     let ends = [end(&mut readers[0]).await, end(&mut readers[1]).await];
     // One of them has raised it, once.
     let raised = "SELECT incarnation FROM copyhold.log_state";
-    assert_ne!(world.value(raised).await, before);
-    let epoch = world.queue().log_head().await.unwrap().epoch;
+    assert_ne!(harness.value(raised).await, before);
+    let epoch = harness.queue().log_head().await.unwrap().epoch;
     assert_eq!(ends, [End::OtherLog { epoch }; 2]);
     assert_eq!(end(&mut followed[0].reader(Start::After(seen))).await, End::OtherLog { epoch });
-    let new = append(&world, 1, 1).await;
+    let new = append(&harness, 1, 1).await;
     assert_eq!(new, 51);
     assert_eq!(read_through(&mut followed[0].reader(Start::After(Cursor::new(49, epoch))), new).await, [50, 51]);
     for followed in followed {
@@ -296,14 +296,14 @@ async fn after_a_restore_it_is_another_log_for_all_who_read_it() {
 
 #[tokio::test]
 async fn each_log_has_an_epoch_of_its_own_and_a_new_one_when_an_operator_says_so() {
-    let (world, another) = (World::new().await, World::new().await);
-    let head = world.queue().log_head().await.unwrap();
-    assert_eq!(world.queue().log_head().await.unwrap().epoch, head.epoch);
+    let (harness, another) = (Harness::new().await, Harness::new().await);
+    let head = harness.queue().log_head().await.unwrap();
+    assert_eq!(harness.queue().log_head().await.unwrap().epoch, head.epoch);
     assert_ne!(another.queue().log_head().await.unwrap().epoch, head.epoch);
-    let followed = Followed::of(&world, SETTINGS);
+    let followed = Followed::of(&harness, SETTINGS);
     let mut reader = followed.reader(Start::Now);
     assert_eq!(soon("it begins", reader.begin()).await.unwrap().epoch, Some(head.epoch));
-    let new = world.queue().new_incarnation().await.unwrap();
+    let new = harness.queue().new_incarnation().await.unwrap();
     assert_ne!(new.epoch, head.epoch);
     assert_eq!(end(&mut reader).await, End::OtherLog { epoch: new.epoch });
     followed.end().await;
@@ -311,14 +311,14 @@ async fn each_log_has_an_epoch_of_its_own_and_a_new_one_when_an_operator_says_so
 
 #[tokio::test]
 async fn a_role_that_may_not_ask_which_server_it_is_has_an_epoch_all_the_same() {
-    let (world, _application) = with_roles("events_of_a_narrow_role").await;
-    let sure = world.queue().log_head().await.unwrap();
-    world.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC").await;
-    let unsure = world.queue().log_head().await.unwrap();
+    let (harness, _application) = with_roles("events_of_a_narrow_role").await;
+    let sure = harness.queue().log_head().await.unwrap();
+    harness.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC").await;
+    let unsure = harness.queue().log_head().await.unwrap();
     assert_eq!((sure.sure, unsure.sure), (true, false));
     assert_ne!(sure.epoch, unsure.epoch);
-    assert_eq!(world.queue().log_head().await.unwrap(), unsure);
-    let followed = Followed::of(&world, SETTINGS);
+    assert_eq!(harness.queue().log_head().await.unwrap(), unsure);
+    let followed = Followed::of(&harness, SETTINGS);
     let mut reader = followed.reader(Start::Now);
     assert_eq!(soon("it begins", reader.begin()).await.unwrap().epoch, Some(unsure.epoch));
     followed.end().await;
@@ -328,15 +328,15 @@ async fn a_role_that_may_not_ask_which_server_it_is_has_an_epoch_all_the_same() 
 async fn readers_wait_while_postgresql_restarts_and_lose_nothing() {
     let mut cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
-    let world = World::at(cluster.url("app"), "").await;
-    migrate(&world.config).await.unwrap();
-    let followed = Followed::of(&world, SETTINGS);
+    let harness = Harness::at(cluster.url("app"), "").await;
+    migrate(&harness.config).await.unwrap();
+    let followed = Followed::of(&harness, SETTINGS);
     let mut reader = followed.reader(Start::Now);
     let begin = soon("it begins", reader.begin()).await.unwrap();
     cluster.kill_server().await.unwrap();
     let waits = tokio::spawn(async move { (batch(&mut reader).await.ids(), reader) });
     cluster.restart().await.unwrap();
-    let id = append(&world, 1, 1).await;
+    let id = append(&harness, 1, 1).await;
     let (ids, reader) = soon("the event comes", waits).await.unwrap();
     assert_eq!(ids, [id]);
     // The server draws ids ahead, and forgets those when it is killed.
@@ -347,28 +347,28 @@ async fn readers_wait_while_postgresql_restarts_and_lose_nothing() {
 
 #[tokio::test]
 async fn status_shows_how_much_there_is_of_the_log() {
-    let world = World::new().await;
-    let last = append(&world, 1, 10).await;
-    world.execute("SELECT copyhold.append_event('{\"kind\": \"door.opened\"}')").await;
-    let text = printed(&world.run(&["status"]).await);
+    let harness = Harness::new().await;
+    let last = append(&harness, 1, 10).await;
+    harness.execute("SELECT copyhold.append_event('{\"kind\": \"door.opened\"}')").await;
+    let text = printed(&harness.run(&["status"]).await);
     assert!(text.contains(&format!("events 1 to {last} in the log, the oldest from ")), "{text}");
     assert!(text.contains("1 waits to be moved there"), "{text}");
-    let json: serde_json::Value = serde_json::from_slice(&world.run(&["status", "--json"]).await.stdout).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&harness.run(&["status", "--json"]).await.stdout).unwrap();
     let log = &json["log"];
     assert_eq!((&log["first_id"], &log["last_id"], &log["inbox"]), (&1.into(), &last.into(), &1.into()));
-    assert_eq!(log["epoch"], world.queue().log_head().await.unwrap().epoch.to_string());
+    assert_eq!(log["epoch"], harness.queue().log_head().await.unwrap().epoch.to_string());
     assert!(log["bytes"].as_i64() > Some(8192) && log["partitions"].as_i64() >= Some(3), "{log}");
 }
 
 #[tokio::test]
 async fn reading_the_log_costs_what_is_read_whatever_postgresql_believes_of_it() {
-    let world = World::new().await;
-    let last = append(&world, 1, 100_000).await;
-    let mut connection = world.pool.acquire().await.unwrap();
+    let harness = Harness::new().await;
+    let last = append(&harness, 1, 100_000).await;
+    let mut connection = harness.pool.acquire().await.unwrap();
     for knows in ["SELECT 1", "ANALYZE copyhold.log"] {
         sqlx::raw_sql(knows).execute(&mut *connection).await.unwrap();
         for mode in ["force_generic_plan", "force_custom_plan"] {
-            for statement in world.queue().log_statements() {
+            for statement in harness.queue().log_statements() {
                 let ends = [(last - 2000, i64::MAX), (last / 2 / 512 * 512, (last / 2 / 512 + 1) * 512)];
                 let (from, end) = ends[usize::from(statement.name == "log_page")];
                 let sql = format!(

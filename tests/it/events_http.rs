@@ -4,39 +4,39 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::{
-    harness::{Begin, DaemonProcess, World},
+    harness::{Begin, DaemonProcess, Harness},
     http::{Answer, Http, append, settings},
 };
 
-async fn world() -> (World, DaemonProcess, Http) {
-    let world = World::with(Begin::Migrated, &settings("")).await;
-    let daemon = world.daemon().await;
-    let http = Http::of(&world, &daemon).await;
-    (world, daemon, http)
+async fn harness() -> (Harness, DaemonProcess, Http) {
+    let harness = Harness::with(Begin::Migrated, &settings("")).await;
+    let daemon = harness.daemon().await;
+    let http = Http::of(&harness, &daemon).await;
+    (harness, daemon, http)
 }
 
 const LINES: &str = "/v1/events?kinds=test.tick&format=ndjson";
 
 #[tokio::test]
 async fn events_come_as_lines_from_the_beginning_and_then_as_they_are_appended() {
-    let world = World::with(Begin::Migrated, &settings("")).await;
-    append(&world, 1, 1300).await;
-    let daemon = world.daemon().await;
-    let http = Http::of(&world, &daemon).await;
+    let harness = Harness::with(Begin::Migrated, &settings("")).await;
+    append(&harness, 1, 1300).await;
+    let daemon = harness.daemon().await;
+    let http = Http::of(&harness, &daemon).await;
     let mut answer = http.read(&format!("{LINES}&after=0")).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/x-ndjson"));
     assert_eq!((answer.header("cache-control"), answer.header("x-accel-buffering")), ("no-store", "no"));
     assert_eq!(answer.header("copyhold-epoch").len(), 8);
     assert_eq!(answer.numbers(1300).await, (1..=1300).collect::<Vec<_>>());
-    append(&world, 1301, 1302).await;
+    append(&harness, 1301, 1302).await;
     assert_eq!(answer.numbers(2).await, [1301, 1302]);
 }
 
 #[tokio::test]
 async fn server_sent_events_have_ids_that_a_client_comes_back_with() {
-    let (world, _daemon, http) = world().await;
+    let (harness, _daemon, http) = harness().await;
     let path = "/v1/events?kinds=test.tick&after=0";
-    append(&world, 1, 2).await;
+    append(&harness, 1, 2).await;
     let mut answer = http.get(path, &[("accept", "text/event-stream")]).await.unwrap();
     assert_eq!(answer.header("content-type"), "text/event-stream");
     let retry = answer.telling().await.unwrap();
@@ -71,7 +71,7 @@ async fn sse(answer: &mut Answer) -> (String, serde_json::Value) {
 
 #[tokio::test]
 async fn a_long_poll_answers_with_the_first_events_or_empty_when_its_time_is_over() {
-    let (world, _daemon, http) = world().await;
+    let (harness, _daemon, http) = harness().await;
     let poll = |wait: &str, after: &str| {
         let path = format!("/v1/events?kinds=test.tick&wait={wait}&after={after}");
         async move { http.read(&path).await.json().await }
@@ -79,9 +79,9 @@ async fn a_long_poll_answers_with_the_first_events_or_empty_when_its_time_is_ove
     let empty = poll("0s", "0").await;
     assert_eq!(empty["events"], json!([]));
     let from = empty["next"].as_str().unwrap().to_owned();
-    let (told, ()) = tokio::join!(poll("60s", &from), append(&world, 1, 1));
+    let (told, ()) = tokio::join!(poll("60s", &from), append(&harness, 1, 1));
     assert_eq!(told["events"][0]["event_data"]["n"], 1);
-    append(&world, 2, 3).await;
+    append(&harness, 2, 3).await;
     let mut numbers = Vec::new();
     let mut next = told["next"].as_str().unwrap().to_owned();
     while numbers.len() < 2 {
@@ -95,11 +95,11 @@ async fn a_long_poll_answers_with_the_first_events_or_empty_when_its_time_is_ove
 
 #[tokio::test]
 async fn lines_with_a_time_end_with_the_log_and_say_so() {
-    let world = World::with(Begin::Migrated, &settings("")).await;
+    let harness = Harness::with(Begin::Migrated, &settings("")).await;
     // Before the daemon asks PostgreSQL: commits of the last moment may be missing.
-    append(&world, 1, 600).await;
-    let daemon = world.daemon().await;
-    let http = Http::of(&world, &daemon).await;
+    append(&harness, 1, 600).await;
+    let daemon = harness.daemon().await;
+    let http = Http::of(&harness, &daemon).await;
     let mut answer = http.read(&format!("{LINES}&after=0&wait=0s")).await;
     assert_eq!(answer.numbers(600).await, (1..=600).collect::<Vec<_>>());
     let mut last = answer.telling().await.unwrap();
@@ -113,17 +113,17 @@ async fn lines_with_a_time_end_with_the_log_and_say_so() {
 
 #[tokio::test]
 async fn what_has_been_dropped_is_410_with_the_earliest_that_is_left() {
-    let world = World::with(Begin::Migrated, &settings("")).await;
-    append(&world, 1, 10).await;
-    world
+    let harness = Harness::with(Begin::Migrated, &settings("")).await;
+    append(&harness, 1, 10).await;
+    harness
         .execute(
             "DELETE FROM copyhold.log WHERE id <= (SELECT id FROM copyhold.log WHERE event_data @> '{\"n\": 5}');
              UPDATE copyhold.log_state SET dropped_through = (SELECT min(id) - 1 FROM copyhold.log)",
         )
         .await;
-    let dropped = world.value("SELECT dropped_through FROM copyhold.log_state").await.unwrap();
-    let daemon = world.daemon().await;
-    let http = Http::of(&world, &daemon).await;
+    let dropped = harness.value("SELECT dropped_through FROM copyhold.log_state").await.unwrap();
+    let daemon = harness.daemon().await;
+    let http = Http::of(&harness, &daemon).await;
     let answer = http.read(&format!("{LINES}&after=1")).await;
     assert_eq!((answer.status, answer.header("content-type")), (410, "application/json"));
     let said = answer.json().await;
@@ -139,26 +139,26 @@ async fn what_has_been_dropped_is_410_with_the_earliest_that_is_left() {
 
 #[tokio::test]
 async fn what_the_log_has_not_reached_is_409_with_its_head() {
-    let (world, _daemon, http) = world().await;
-    append(&world, 1, 3).await;
+    let (harness, _daemon, http) = harness().await;
+    append(&harness, 1, 3).await;
     let answer = http.read(&format!("{LINES}&after=1000000")).await;
     assert_eq!(answer.status, 409);
     let epoch = answer.header("copyhold-epoch").to_owned();
     assert_eq!(epoch, "");
     let said = answer.json().await;
-    let head = world.value("SELECT max(id) FROM copyhold.log").await.unwrap();
+    let head = harness.value("SELECT max(id) FROM copyhold.log").await.unwrap();
     let epoch = said["epoch"].as_str().unwrap();
     assert_eq!(said["head"], format!("{head}@{epoch}"));
 }
 
 #[tokio::test]
 async fn after_a_new_epoch_streams_end_and_readers_that_come_back_are_told() {
-    let (world, _daemon, http) = world().await;
-    append(&world, 1, 1).await;
+    let (harness, _daemon, http) = harness().await;
+    append(&harness, 1, 1).await;
     let mut answer = http.read(&format!("{LINES}&after=0")).await;
     let epoch = answer.header("copyhold-epoch").to_owned();
     let id = answer.event().await.unwrap()["id"].to_string();
-    let output = world.run(&["events", "new-epoch"]).await;
+    let output = harness.run(&["events", "new-epoch"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", crate::harness::printed(&output));
     assert!(answer.event().await.is_none());
     let answer = http.read(&format!("{LINES}&after={id}%40{epoch}")).await;
@@ -170,8 +170,8 @@ async fn after_a_new_epoch_streams_end_and_readers_that_come_back_are_told() {
 
 #[tokio::test]
 async fn a_daemon_that_ends_ends_its_streams_and_its_successor_goes_on() {
-    let (world, mut daemon, http) = world().await;
-    append(&world, 1, 1).await;
+    let (harness, mut daemon, http) = harness().await;
+    append(&harness, 1, 1).await;
     let mut answer = http.read(&format!("{LINES}&after=0")).await;
     let id = answer.event().await.unwrap()["id"].clone();
     let epoch = answer.header("copyhold-epoch").to_owned();
@@ -179,16 +179,16 @@ async fn a_daemon_that_ends_ends_its_streams_and_its_successor_goes_on() {
     // A proper end: a broken connection would be an error.
     assert!(answer.event().await.is_none());
     assert_eq!(daemon.exit_code().await, Some(0));
-    append(&world, 2, 3).await;
-    let daemon = world.daemon().await;
-    let http = Http::of(&world, &daemon).await;
+    append(&harness, 2, 3).await;
+    let daemon = harness.daemon().await;
+    let http = Http::of(&harness, &daemon).await;
     let mut answer = http.read(&format!("{LINES}&after={id}%40{epoch}")).await;
     assert_eq!(answer.numbers(2).await, [2, 3]);
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_request_is_said_in_one_sentence_of_json() {
-    let (_world, _daemon, http) = world().await;
+    let (_harness, _daemon, http) = harness().await;
     for (query, says) in [
         ("after=-1", "negative"),
         ("after=99999999999999999999", "as large as"),

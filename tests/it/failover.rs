@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::{
     events_follow::{Followed, SETTINGS, append, end, read_through},
-    harness::{World, soon},
+    harness::{Harness, soon},
 };
 
 /// What the server has on disk at this moment becomes a standby that receives nothing more.
@@ -25,7 +25,7 @@ async fn copy(from: &Path, to: &Path) {
 }
 
 /// The server is lost, and this standby is promoted at its address.
-async fn fail_over(cluster: &mut Cluster, world: &World, name: &str) {
+async fn fail_over(cluster: &mut Cluster, harness: &Harness, name: &str) {
     cluster.kill_server().await.unwrap();
     let data = cluster.folder().join("data");
     std::fs::rename(&data, cluster.folder().join(format!("lost-to-{name}"))).unwrap();
@@ -34,7 +34,7 @@ async fn fail_over(cluster: &mut Cluster, world: &World, name: &str) {
     cluster.restart().await.unwrap();
     let promoted = async {
         // Its connections are those of the server that is gone, at first.
-        while !matches!(sqlx::query_scalar("SELECT pg_promote()").fetch_one(&world.pool).await, Ok(true)) {
+        while !matches!(sqlx::query_scalar("SELECT pg_promote()").fetch_one(&harness.pool).await, Ok(true)) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -45,13 +45,13 @@ async fn fail_over(cluster: &mut Cluster, world: &World, name: &str) {
 async fn a_reader_is_told_when_postgresql_fails_over_to_a_standby_that_lacks_events() {
     let mut cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
-    let world = World::at(cluster.url("app"), "").await;
-    migrate(&world.config).await.unwrap();
-    let begun = world.queue().log_head().await.unwrap();
-    append(&world, 1, 20).await;
+    let harness = Harness::at(cluster.url("app"), "").await;
+    migrate(&harness.config).await.unwrap();
+    let begun = harness.queue().log_head().await.unwrap();
+    append(&harness, 1, 20).await;
     take_standby(&mut cluster, "first").await;
-    let lost = append(&world, 21, 20).await;
-    let followed = Followed::of(&world, SETTINGS);
+    let lost = append(&harness, 21, 20).await;
+    let followed = Followed::of(&harness, SETTINGS);
     let mut reader = followed.reader(Start::Earliest);
     read_through(&mut reader, lost).await;
     let seen = reader.cursor().unwrap();
@@ -59,12 +59,12 @@ async fn a_reader_is_told_when_postgresql_fails_over_to_a_standby_that_lacks_eve
     assert_eq!(seen.epoch, Some(begun.epoch));
     copy(&cluster.folder().join("first"), &cluster.folder().join("second")).await;
 
-    fail_over(&mut cluster, &world, "first").await;
+    fail_over(&mut cluster, &harness, "first").await;
     // The daemon lives on, and the ids are given again before any reader asks.
-    let again = append(&world, 21, 100).await;
+    let again = append(&harness, 21, 100).await;
     assert!(again > lost);
     let epoch = other_log(end(&mut reader).await);
-    let fresh = Followed::of(&world, SETTINGS);
+    let fresh = Followed::of(&harness, SETTINGS);
     for followed in [&followed, &fresh] {
         assert_eq!(end(&mut followed.reader(Start::After(seen))).await, End::OtherLog { epoch });
     }
@@ -75,8 +75,8 @@ async fn a_reader_is_told_when_postgresql_fails_over_to_a_standby_that_lacks_eve
     fresh.end().await;
 
     // A second standby of the first server: its timeline has the same number as the one that is lost now.
-    fail_over(&mut cluster, &world, "second").await;
-    append(&world, 21, 200).await;
+    fail_over(&mut cluster, &harness, "second").await;
+    append(&harness, 21, 200).await;
     let second = other_log(end(&mut followed.reader(Start::After(seen))).await);
     assert!(![begun.epoch, epoch].contains(&second));
     followed.end().await;
@@ -95,17 +95,17 @@ fn other_log(end: End) -> Epoch {
 async fn a_standby_hands_out_no_events() {
     let mut cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
-    let world = World::at(cluster.url("app"), "").await;
-    migrate(&world.config).await.unwrap();
-    append(&world, 1, 20).await;
-    let epoch = world.queue().log_status().await.unwrap().epoch;
+    let harness = Harness::at(cluster.url("app"), "").await;
+    migrate(&harness.config).await.unwrap();
+    append(&harness, 1, 20).await;
+    let epoch = harness.queue().log_status().await.unwrap().epoch;
     cluster.kill_server().await.unwrap();
     let data = cluster.folder().join("data");
     copy(&data.join("PG_VERSION"), &data.join("standby.signal")).await;
     cluster.restart().await.unwrap();
     let refused = soon("it answers", async {
         loop {
-            match world.queue().log_head().await {
+            match harness.queue().log_head().await {
                 Err(error) if error.read_only_server().is_none() && error.is_unavailable() => {}
                 answer => break answer,
             }
@@ -114,6 +114,6 @@ async fn a_standby_hands_out_no_events() {
     let refused = refused.await.unwrap_err();
     assert!(refused.to_string().contains("is in recovery"), "{refused}");
     // An operator may look all the same.
-    assert_eq!(world.looking_queue().log_status().await.unwrap().epoch, epoch);
+    assert_eq!(harness.looking_queue().log_status().await.unwrap().epoch, epoch);
     cluster.stop().await.unwrap();
 }

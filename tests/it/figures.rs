@@ -10,7 +10,7 @@ use copyhold_sandbox::postgres::Cluster;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    harness::{DaemonProcess, World, eventually, printed, soon},
+    harness::{DaemonProcess, Harness, eventually, printed, soon},
     metrics_http::{address, get},
     outages::with_own_cluster,
 };
@@ -26,8 +26,8 @@ async fn until_scraped(address: &str, line: &str) {
 }
 
 /// A daemon whose figures have been read once.
-async fn scraped(world: &World) -> (DaemonProcess, String) {
-    let daemon = world.daemon().await;
+async fn scraped(harness: &Harness) -> (DaemonProcess, String) {
+    let daemon = harness.daemon().await;
     let address = address(&daemon).await;
     until_scraped(&address, "copyhold_database_up 1").await;
     (daemon, address)
@@ -74,8 +74,8 @@ fn stop(pid: &str) -> Pid {
 
 #[tokio::test]
 async fn a_scrape_waits_for_no_statement_while_postgresql_hangs() {
-    let (cluster, world) = with_own_cluster().await;
-    let (_daemon, address) = scraped(&world).await;
+    let (cluster, harness) = with_own_cluster().await;
+    let (_daemon, address) = scraped(&harness).await;
     let standstill = Standstill::of(&cluster);
     // One that asked PostgreSQL would wait for seconds, and so many of them for longer than anything may take.
     let scrapes = async {
@@ -92,16 +92,16 @@ async fn a_scrape_waits_for_no_statement_while_postgresql_hangs() {
 
 #[tokio::test]
 async fn series_of_a_replica_that_was_removed_are_gone() {
-    let mut world = World::new().await;
-    world.rewrite(|text| {
+    let mut harness = Harness::new().await;
+    harness.rewrite(|text| {
         let (before, section) = text.split_once("[replicas.scw]").unwrap();
         format!("{before}{}", &section[section.find("[http]").unwrap()..])
     });
-    let (_daemon, address) = scraped(&world).await;
+    let (_daemon, address) = scraped(&harness).await;
     until_scraped(&address, "copyhold_replica_unserved{replica=\"scw\"} 1").await;
     until_scraped(&address, "copyhold_backlog_objects{replica=\"scw\"} 0").await;
     for command in [["replica", "drain", "scw"].as_slice(), &["replica", "remove", "scw", "--yes"]] {
-        let output = world.run(command).await;
+        let output = harness.run(command).await;
         assert!(output.status.success(), "{}", printed(&output));
     }
     eventually("nothing is said of it", async || !scrape(&address).await.contains("\"scw\"")).await;
@@ -110,8 +110,8 @@ async fn series_of_a_replica_that_was_removed_are_gone() {
 
 #[tokio::test]
 async fn each_series_that_is_known_at_the_start_is_there_with_0_and_reads_as_prometheus_wants_it() {
-    let world = World::new().await;
-    let (_daemon, address) = scraped(&world).await;
+    let harness = Harness::new().await;
+    let (_daemon, address) = scraped(&harness).await;
     until_scraped(&address, "copyhold_daemons_differ{what=\"rules\"} 0").await;
     until_scraped(&address, "copyhold_backlog_objects{replica=\"scw\"} 0").await;
     let named = names_in_the_documents();

@@ -66,20 +66,20 @@ pub async fn cluster() -> &'static Cluster {
 }
 
 /// A fresh database, an S3 server with the buckets of three replicas, and a configuration for them.
-pub struct World {
+pub struct Harness {
     pub s3: S3Server,
     pub config: Config,
     pub pool: PgPool,
     folder: TempDir,
 }
 
-/// Which database a world begins with.
+/// Which database a harness begins with.
 pub enum Begin {
     Migrated,
     Empty,
 }
 
-impl World {
+impl Harness {
     pub async fn new() -> Self {
         Self::with(Begin::Migrated, "").await
     }

@@ -4,13 +4,13 @@ use copyhold_core::domain::{BreakerScope, FailureClass};
 use copyhold_db::replica::ProbeResult;
 use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 
-use crate::harness::{World, printed, replica, soon};
+use crate::harness::{Harness, printed, replica, soon};
 
 const OPEN: &str = "SELECT breaker_opened_at IS NOT NULL FROM copyhold.replicas WHERE name = 'scw'";
 const CLOSED: &str = "SELECT count(breaker_opened_at) = 0 FROM copyhold.replicas";
 const ATTEMPTS: &str = "SELECT coalesce(sum(attempts), 0) FROM copyhold.copy_failures";
 
-impl World {
+impl Harness {
     /// Objects of the primary's bucket, registered in one statement.
     async fn upload_many(&self, prefix: &str, count: usize) {
         for i in 0..count {
@@ -41,130 +41,130 @@ impl World {
 
 #[tokio::test]
 async fn a_dead_target_is_asked_for_nothing_but_probes_and_no_copy_is_charged_with_it() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
     daemon.until_logged("Copying to wasabi").await;
-    let outage = world.bucket("scw").order(Fault::Reset, When::always());
-    world.upload_many("photo", 200).await;
-    world.until_recorded("wasabi", 200).await;
-    world.until(OPEN).await;
+    let outage = harness.bucket("scw").order(Fault::Reset, When::always());
+    harness.upload_many("photo", 200).await;
+    harness.until_recorded("wasabi", 200).await;
+    harness.until(OPEN).await;
     // What was under way when it died: no more than there are workers, each with the one retry of the connection.
-    world.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
-    let struck = world.bucket("scw").calls(Op::PutObject);
+    harness.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
+    let struck = harness.bucket("scw").calls(Op::PutObject);
     assert!(struck <= 2 * 16, "{struck} requests to a dead store");
-    world.until("SELECT probes_failed >= 2 FROM copyhold.replicas WHERE name = 'scw'").await;
-    assert_eq!(world.bucket("scw").calls(Op::PutObject), struck);
-    assert_eq!(world.number(ATTEMPTS).await, 0);
+    harness.until("SELECT probes_failed >= 2 FROM copyhold.replicas WHERE name = 'scw'").await;
+    assert_eq!(harness.bucket("scw").calls(Op::PutObject), struck);
+    assert_eq!(harness.number(ATTEMPTS).await, 0);
     daemon.until_logged("Not using scw: its breaker is open since").await;
     outage.clear();
-    world.until_recorded("scw", 200).await;
-    world.until(CLOSED).await;
-    assert_eq!(world.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
+    harness.until_recorded("scw", 200).await;
+    harness.until(CLOSED).await;
+    assert_eq!(harness.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
     assert_eq!(daemon.log().matches("Not using scw").count(), 1, "said once");
 }
 
 #[tokio::test]
 async fn all_daemons_share_a_breaker_and_one_at_a_time_probes() {
-    let world = World::new().await;
-    let daemons = [world.daemon().await, world.daemon().await];
+    let harness = Harness::new().await;
+    let daemons = [harness.daemon().await, harness.daemon().await];
     for daemon in &daemons {
         daemon.until_logged("Copying to scw").await;
     }
-    let outage = world.bucket("scw").order(Fault::access_denied(), When::always());
-    world.upload("photo", "bytes").await;
-    world.until(OPEN).await;
+    let outage = harness.bucket("scw").order(Fault::access_denied(), When::always());
+    harness.upload("photo", "bytes").await;
+    harness.until(OPEN).await;
     for daemon in &daemons {
         daemon.until_logged("Not using scw: its breaker is open since").await;
     }
     let failed = "SELECT probes_failed FROM copyhold.replicas WHERE name = 'scw'";
-    let before = world.number(failed).await;
-    world.bucket("scw").forget_counts();
-    world.until("SELECT probes_failed >= 4 FROM copyhold.replicas WHERE name = 'scw'").await;
-    let asked = world.bucket("scw").calls(Op::ListObjectsV2);
-    let probes = world.number(failed).await - before;
+    let before = harness.number(failed).await;
+    harness.bucket("scw").forget_counts();
+    harness.until("SELECT probes_failed >= 4 FROM copyhold.replicas WHERE name = 'scw'").await;
+    let asked = harness.bucket("scw").calls(Op::ListObjectsV2);
+    let probes = harness.number(failed).await - before;
     assert!(asked <= probes + 1, "{asked} listings for {probes} probes");
-    assert_eq!(world.bucket("scw").calls(Op::PutObject), 0);
+    assert_eq!(harness.bucket("scw").calls(Op::PutObject), 0);
     outage.clear();
-    world.until_copied("photo").await;
-    world.until(CLOSED).await;
+    harness.until_copied("photo").await;
+    harness.until(CLOSED).await;
 }
 
 #[tokio::test]
 async fn an_object_that_its_store_cannot_take_opens_no_breaker_and_holds_up_no_other() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject).key("poison"));
-    world.upload("poison", "bytes").await;
-    world.until("SELECT attempts >= 2 FROM copyhold.copy_failures WHERE object_key = 'poison'").await;
-    world.upload_many("photo", 20).await;
-    world.until_recorded("scw", 20).await;
-    world.until("SELECT attempts >= 3 FROM copyhold.copy_failures WHERE object_key = 'poison'").await;
-    assert_eq!(world.value(CLOSED).await.unwrap(), "true");
+    harness.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject).key("poison"));
+    harness.upload("poison", "bytes").await;
+    harness.until("SELECT attempts >= 2 FROM copyhold.copy_failures WHERE object_key = 'poison'").await;
+    harness.upload_many("photo", 20).await;
+    harness.until_recorded("scw", 20).await;
+    harness.until("SELECT attempts >= 3 FROM copyhold.copy_failures WHERE object_key = 'poison'").await;
+    assert_eq!(harness.value(CLOSED).await.unwrap(), "true");
 }
 
 #[tokio::test]
 async fn a_source_whose_bucket_may_not_be_listed_is_not_unhealthy() {
-    let world = World::new().await;
-    world.bucket("b2").order(Fault::access_denied(), When::op(Op::ListObjectsV2));
-    world.bucket("b2").order(Fault::internal_error(), When::op(Op::GetObject).key("photo 7"));
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    harness.bucket("b2").order(Fault::access_denied(), When::op(Op::ListObjectsV2));
+    harness.bucket("b2").order(Fault::internal_error(), When::op(Op::GetObject).key("photo 7"));
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    world.upload_many("photo", 20).await;
-    world.until("SELECT max(attempts) >= 2 FROM copyhold.copy_failures WHERE object_key = 'photo 7'").await;
-    world.until_recorded("scw", 19).await;
+    harness.upload_many("photo", 20).await;
+    harness.until("SELECT max(attempts) >= 2 FROM copyhold.copy_failures WHERE object_key = 'photo 7'").await;
+    harness.until_recorded("scw", 19).await;
     assert!(!daemon.log().contains("its breaker is open"), "{}", daemon.log());
-    assert_eq!(world.value(CLOSED).await.unwrap(), "true");
+    assert_eq!(harness.value(CLOSED).await.unwrap(), "true");
 }
 
 #[tokio::test]
 async fn a_full_store_is_read_but_not_written_to_until_one_object_fits() {
-    let world = World::new().await;
-    world.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1").await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    harness.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1").await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    let full = world.bucket("scw").order(Fault::answer(507, "InsufficientStorage"), When::op(Op::PutObject));
-    world.upload_many("photo", 100).await;
-    world.until_recorded("wasabi", 100).await;
-    world.until("SELECT breaker_blocks = 'writing' FROM copyhold.replicas WHERE name = 'scw'").await;
-    world.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
+    let full = harness.bucket("scw").order(Fault::answer(507, "InsufficientStorage"), When::op(Op::PutObject));
+    harness.upload_many("photo", 100).await;
+    harness.until_recorded("wasabi", 100).await;
+    harness.until("SELECT breaker_blocks = 'writing' FROM copyhold.replicas WHERE name = 'scw'").await;
+    harness.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
     // Held by it alone.
-    world.bucket("scw").put("kept", "bytes");
-    world.sql("INSERT INTO copyhold.object_copies (object_key, scw) VALUES ($1, 5)", "kept").await;
-    world.until_copied("kept").await;
+    harness.bucket("scw").put("kept", "bytes");
+    harness.sql("INSERT INTO copyhold.object_copies (object_key, scw) VALUES ($1, 5)", "kept").await;
+    harness.until_copied("kept").await;
     // One object is tried at each probe.
     for probe in 1..=2 {
         let before = full.strikes();
-        world.probe_now().await;
-        world.until(&format!("SELECT probes_failed = {probe} FROM copyhold.replicas WHERE name = 'scw'")).await;
+        harness.probe_now().await;
+        harness.until(&format!("SELECT probes_failed = {probe} FROM copyhold.replicas WHERE name = 'scw'")).await;
         assert_eq!(full.strikes(), before + 1);
     }
     full.clear();
-    world.probe_now().await;
-    world.until(CLOSED).await;
-    world.until_recorded("scw", 101).await;
-    assert_eq!(world.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
+    harness.probe_now().await;
+    harness.until(CLOSED).await;
+    harness.until_recorded("scw", 101).await;
+    assert_eq!(harness.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
 }
 
 #[tokio::test]
 async fn a_store_that_answers_but_takes_nothing_is_tried_with_one_object_at_a_time() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    let readonly = world.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
-    world.upload_many("photo", 100).await;
-    world.until("SELECT breaker_blocks = 'writing' FROM copyhold.replicas WHERE name = 'scw'").await;
-    world.until("SELECT probes_failed >= 2 FROM copyhold.replicas WHERE name = 'scw'").await;
+    let readonly = harness.bucket("scw").order(Fault::internal_error(), When::op(Op::PutObject));
+    harness.upload_many("photo", 100).await;
+    harness.until("SELECT breaker_blocks = 'writing' FROM copyhold.replicas WHERE name = 'scw'").await;
+    harness.until("SELECT probes_failed >= 2 FROM copyhold.replicas WHERE name = 'scw'").await;
     readonly.clear();
-    world.until_recorded("scw", 100).await;
-    world.until(CLOSED).await;
+    harness.until_recorded("scw", 100).await;
+    harness.until(CLOSED).await;
 }
 
 #[tokio::test]
 async fn what_was_found_out_about_one_opening_changes_no_other() {
-    let world = World::new().await;
-    let (queue, scw) = (world.queue(), replica("scw"));
+    let harness = Harness::new().await;
+    let (queue, scw) = (harness.queue(), replica("scw"));
     let breaker = async || {
         let rows = queue.replica_rows().await.unwrap();
         rows.into_iter().find(|row| row.name == scw).unwrap().breaker
@@ -183,7 +183,7 @@ async fn what_was_found_out_about_one_opening_changes_no_other() {
     assert_eq!((second.blocks, second.class), (BreakerScope::All, Some(FailureClass::Transient)));
     assert!(!queue.end_probe(&scw, &first, ProbeResult::Healthy).await.unwrap());
     assert!(!queue.end_probe(&scw, &first, ProbeResult::Unhealthy).await.unwrap());
-    world.execute("UPDATE copyhold.replicas SET probe_at = 1 WHERE name = 'scw'").await;
+    harness.execute("UPDATE copyhold.replicas SET probe_at = 1 WHERE name = 'scw'").await;
     let minute = std::time::Duration::from_mins(1);
     assert!(!queue.claim_probe(&scw, first.opened_at, minute).await.unwrap());
     assert!(queue.claim_probe(&scw, second.opened_at, minute).await.unwrap());
@@ -194,9 +194,9 @@ async fn what_was_found_out_about_one_opening_changes_no_other() {
 
 #[tokio::test]
 async fn while_the_primary_is_unavailable_only_what_another_replica_holds_is_touched() {
-    let world = World::new().await;
-    world.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1 WHERE name <> 'b2'").await;
-    world
+    let harness = Harness::new().await;
+    harness.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1 WHERE name <> 'b2'").await;
+    harness
         .execute(
             "CREATE TABLE written (object_key text);
              CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
@@ -204,119 +204,119 @@ async fn while_the_primary_is_unavailable_only_what_another_replica_holds_is_tou
              CREATE TRIGGER note AFTER UPDATE ON copyhold.object_copies FOR EACH ROW EXECUTE FUNCTION note()",
         )
         .await;
-    let daemons = [world.daemon().await, world.daemon().await];
+    let daemons = [harness.daemon().await, harness.daemon().await];
     for daemon in &daemons {
         daemon.until_logged("Copying to scw").await;
     }
-    let outage = world.bucket("b2").order(Fault::Reset, When::always());
-    world.upload("first", "bytes").await;
-    world.until("SELECT breaker_opened_at IS NOT NULL FROM copyhold.replicas WHERE name = 'b2'").await;
+    let outage = harness.bucket("b2").order(Fault::Reset, When::always());
+    harness.upload("first", "bytes").await;
+    harness.until("SELECT breaker_opened_at IS NOT NULL FROM copyhold.replicas WHERE name = 'b2'").await;
     for daemon in &daemons {
         daemon.until_logged("Not using b2: its breaker is open since").await;
     }
-    world.upload_many("photo", 1000).await;
+    harness.upload_many("photo", 1000).await;
     // A few in the middle and at the end are at scw already, though not at wasabi.
     let held = [300, 301, 700, 998, 999];
     for i in held {
-        world.bucket("scw").put(&format!("photo {i}"), "bytes");
-        world.sql("UPDATE copyhold.object_copies SET scw = 5 WHERE object_key = $1", &format!("photo {i}")).await;
+        harness.bucket("scw").put(&format!("photo {i}"), "bytes");
+        harness.sql("UPDATE copyhold.object_copies SET scw = 5 WHERE object_key = $1", &format!("photo {i}")).await;
     }
-    world.execute("TRUNCATE written").await;
-    world.until_recorded("wasabi", held.len()).await;
-    world.until("SELECT probes_failed >= 4 FROM copyhold.replicas WHERE name = 'b2'").await;
-    assert_eq!(world.number(ATTEMPTS).await, 0);
+    harness.execute("TRUNCATE written").await;
+    harness.until_recorded("wasabi", held.len()).await;
+    harness.until("SELECT probes_failed >= 4 FROM copyhold.replicas WHERE name = 'b2'").await;
+    assert_eq!(harness.number(ATTEMPTS).await, 0);
     let others = "SELECT count(*) FROM written LEFT JOIN copyhold.object_copies USING (object_key) WHERE scw IS NULL";
-    assert_eq!(world.number(others).await, 0, "rows without a source were written");
+    assert_eq!(harness.number(others).await, 0, "rows without a source were written");
     outage.clear();
-    world.until_recorded("wasabi", 1001).await;
-    world.until_recorded("scw", 1001).await;
-    assert_eq!(world.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
+    harness.until_recorded("wasabi", 1001).await;
+    harness.until_recorded("scw", 1001).await;
+    assert_eq!(harness.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
 }
 
 #[tokio::test]
 async fn what_was_under_way_when_the_primary_died_rests_uncounted_and_is_copied_when_it_is_back() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
     daemon.until_logged("Copying to wasabi").await;
     let gate = PauseGate::new();
-    let outage = world.bucket("b2").order(Fault::Hold(gate.clone()), When::always());
-    world.upload_many("photo", 50).await;
+    let outage = harness.bucket("b2").order(Fault::Hold(gate.clone()), When::always());
+    harness.upload_many("photo", 50).await;
     soon("objects are being read", gate.holds(4)).await;
-    let broken = world.bucket("b2").order(Fault::access_denied(), When::always());
+    let broken = harness.bucket("b2").order(Fault::access_denied(), When::always());
     gate.open();
-    world.until("SELECT breaker_class = 'denied' FROM copyhold.replicas WHERE name = 'b2'").await;
-    world.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
-    assert_eq!(world.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
-    assert_eq!(world.number("SELECT count(wasabi) FROM copyhold.object_copies").await, 0);
+    harness.until("SELECT breaker_class = 'denied' FROM copyhold.replicas WHERE name = 'b2'").await;
+    harness.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
+    assert_eq!(harness.number("SELECT count(*) FROM copyhold.copy_failures").await, 0);
+    assert_eq!(harness.number("SELECT count(wasabi) FROM copyhold.object_copies").await, 0);
     outage.clear();
     broken.clear();
-    world.until_recorded("wasabi", 50).await;
-    world.until_recorded("scw", 50).await;
+    harness.until_recorded("wasabi", 50).await;
+    harness.until_recorded("scw", 50).await;
 }
 
 #[tokio::test]
 async fn a_target_that_never_answers_takes_no_worker_from_the_others() {
     const OBJECTS: usize = 300;
-    let world = World::new().await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    let hanging = world.bucket("scw").order(Fault::Stall, When::op(Op::PutObject));
-    world.upload_many("photo", OBJECTS).await;
+    let hanging = harness.bucket("scw").order(Fault::Stall, When::op(Op::PutObject));
+    harness.upload_many("photo", OBJECTS).await;
     // Twenty times as many objects as there are workers, each of which would be held for a minute.
-    world.until_recorded("wasabi", OBJECTS).await;
+    harness.until_recorded("wasabi", OBJECTS).await;
     assert!(hanging.strikes() > 0);
-    assert_eq!(world.number("SELECT count(scw) FROM copyhold.object_copies").await, 0);
+    assert_eq!(harness.number("SELECT count(scw) FROM copyhold.object_copies").await, 0);
 }
 
 #[tokio::test]
 async fn a_store_that_an_operator_has_mended_is_tried_at_once_when_it_is_resumed() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let opened =
-        world.queue().open_breaker(&replica("scw"), BreakerScope::Writing, FailureClass::Full, "no room").await;
+        harness.queue().open_breaker(&replica("scw"), BreakerScope::Writing, FailureClass::Full, "no room").await;
     assert!(opened.unwrap());
-    let daemon = world.daemon().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Not copying to scw").await;
-    world.upload("photo", "bytes").await;
-    world.until_recorded("wasabi", 1).await;
-    assert_eq!(world.value(OPEN).await.unwrap(), "true", "the next probe is minutes away");
-    let said = printed(&world.run(&["resume", "scw"]).await);
+    harness.upload("photo", "bytes").await;
+    harness.until_recorded("wasabi", 1).await;
+    assert_eq!(harness.value(OPEN).await.unwrap(), "true", "the next probe is minutes away");
+    let said = printed(&harness.run(&["resume", "scw"]).await);
     assert!(said.contains("scw was not paused. Its store was not well, and is tried again now"), "{said}");
-    world.until_copied("photo").await;
-    world.until(CLOSED).await;
+    harness.until_copied("photo").await;
+    harness.until(CLOSED).await;
 }
 
 #[tokio::test]
 async fn a_throttling_store_is_slowed_down_and_not_stopped() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    world.bucket("scw").order(Fault::slow_down(), When::op(Op::PutObject).chance(0.7, 7));
-    world.upload_many("photo", 60).await;
-    world.until_recorded("wasabi", 60).await;
-    world.until_recorded("scw", 60).await;
-    assert_eq!(world.number(ATTEMPTS).await, 0);
+    harness.bucket("scw").order(Fault::slow_down(), When::op(Op::PutObject).chance(0.7, 7));
+    harness.upload_many("photo", 60).await;
+    harness.until_recorded("wasabi", 60).await;
+    harness.until_recorded("scw", 60).await;
+    assert_eq!(harness.number(ATTEMPTS).await, 0);
     assert!(!daemon.log().contains("its breaker is open"), "it was stopped");
 }
 
 #[tokio::test]
 async fn status_and_explain_say_which_store_is_not_well_and_why() {
-    let world = World::new().await;
-    world.upload("photo", "bytes").await;
-    let queue = world.queue();
+    let harness = Harness::new().await;
+    harness.upload("photo", "bytes").await;
+    let queue = harness.queue();
     let open = async |name, blocks, class, message| {
         assert!(queue.open_breaker(&replica(name), blocks, class, message).await.unwrap());
     };
     open("scw", BreakerScope::Writing, FailureClass::Full, "target scw: PutObject: 507 \u{1b}[2J").await;
     open("b2", BreakerScope::All, FailureClass::Transient, "source b2: GetObject: reset").await;
-    let status = printed(&world.run(&["status"]).await);
+    let status = printed(&harness.run(&["status"]).await);
     assert!(status.contains("scw has not been written to for "), "{status}");
     assert!(status.contains("full: target scw: PutObject: 507 \\u{1b}[2J; tried again in "), "{status}");
     assert!(status.contains("b2 has not been used for ") && status.contains("GetObject: reset; "), "{status}");
-    let json: serde_json::Value = serde_json::from_slice(&world.run(&["status", "--json"]).await.stdout).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&harness.run(&["status", "--json"]).await.stdout).unwrap();
     assert_eq!(json["replicas"][0]["breaker"]["blocks"], "all");
     assert_eq!(json["replicas"][0]["breaker"]["probes_failed"], 0);
-    let story = printed(&world.run(&["explain", "photo"]).await);
+    let story = printed(&harness.run(&["explain", "photo"]).await);
     assert!(story.contains("its breaker is open since 2"), "{story}");
     let scw = story.split_once("507").unwrap().1;
     assert!(scw.contains("; tried again in ") || scw.contains("; it is being tried"), "{story}");

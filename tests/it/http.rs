@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::harness::{DaemonProcess, World, eventually, soon};
+use crate::harness::{DaemonProcess, Harness, eventually, soon};
 
 pub const TOKEN: &str = "a-token-of-more-than-16";
 /// Among the headers of a request: it is sent without the token.
@@ -49,8 +49,8 @@ pub struct Answer {
 
 impl Http {
     /// Of a daemon whose log can be read.
-    pub async fn of(world: &World, _running: &DaemonProcess) -> Self {
-        let http = Self(world.config.http.listen);
+    pub async fn of(harness: &Harness, _running: &DaemonProcess) -> Self {
+        let http = Self(harness.config.http.listen);
         let answers = async || http.get("/v1/events?wait=0s", &[]).await.is_some_and(|answer| answer.status == 200);
         eventually("the log can be read", answers).await;
         http
@@ -153,8 +153,8 @@ impl Answer {
 }
 
 /// Appends events `first` to `last` of the kind test.tick, in one transaction.
-pub async fn append(world: &World, first: i64, last: i64) {
-    world
+pub async fn append(harness: &Harness, first: i64, last: i64) {
+    harness
         .execute(&format!(
             "SELECT copyhold.append_log(ARRAY(
                  SELECT jsonb_build_object('kind', 'test.tick', 'n', n) FROM generate_series({first}, {last}) n ORDER BY n))"

@@ -11,7 +11,7 @@ use copyhold_s3::{
 use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::task::JoinHandle;
 
-use crate::harness::{World, replica, soon};
+use crate::harness::{Harness, replica, soon};
 
 const PART_BYTES: u64 = 16 << 20;
 
@@ -34,15 +34,15 @@ fn upload(name: &str) -> UploadId {
 }
 
 /// A process's memory of uploads; its recorder ends when the journals are dropped.
-fn journals(world: &World) -> (Journals, JoinHandle<()>) {
-    let (journals, recorder) = worker::journals(world.queue().uploads());
+fn journals(harness: &Harness) -> (Journals, JoinHandle<()>) {
+    let (journals, recorder) = worker::journals(harness.queue().uploads());
     (journals, tokio::spawn(recorder.run()))
 }
 
-async fn leased(world: &World, name: &str) -> Lease {
-    world.insert(name).await;
-    let daemon = world.enlist(60).await;
-    world.claim(&daemon, "wasabi", 1).await.remove(0)
+async fn leased(harness: &Harness, name: &str) -> Lease {
+    harness.insert(name).await;
+    let daemon = harness.enlist(60).await;
+    harness.claim(&daemon, "wasabi", 1).await.remove(0)
 }
 
 /// An upload of these parts, all written down.
@@ -61,9 +61,9 @@ const ROWS: &str =
 
 #[tokio::test]
 async fn the_next_holder_finds_what_the_store_answered_the_one_before() {
-    let world = World::new().await;
-    let lease = leased(&world, "film").await;
-    let (before, recorder) = journals(&world);
+    let harness = Harness::new().await;
+    let lease = leased(&harness, "film").await;
+    let (before, recorder) = journals(&harness);
     let journal = before.of(&lease);
     // As recorded, in any order, and one of them again with another answer.
     let entry = remembered(&journal, "wasabi", "a/b+c==", &[3, 1, 7]).await;
@@ -73,7 +73,7 @@ async fn the_next_holder_finds_what_the_store_answered_the_one_before() {
     drop((journal, before));
     soon("the recorder ends when it is needed no more", recorder).await.unwrap();
 
-    let (after, _recorder) = journals(&world);
+    let (after, _recorder) = journals(&harness);
     let found = after.of(&lease).unfinished().await;
     let unfinished = |entry, to: &str, name: &str, parts| ResumableUpload {
         entry,
@@ -93,9 +93,9 @@ async fn the_next_holder_finds_what_the_store_answered_the_one_before() {
 
 #[tokio::test]
 async fn an_upload_that_is_over_is_forgotten_and_its_late_parts_do_no_harm() {
-    let world = World::new().await;
-    let lease = leased(&world, "film").await;
-    let (all, recorder) = journals(&world);
+    let harness = Harness::new().await;
+    let lease = leased(&harness, "film").await;
+    let (all, recorder) = journals(&harness);
     let journal = all.of(&lease);
     let over = remembered(&journal, "wasabi", "one", &[1, 2]).await;
     let goes_on = remembered(&journal, "scw", "two", &[1]).await;
@@ -104,35 +104,35 @@ async fn an_upload_that_is_over_is_forgotten_and_its_late_parts_do_no_harm() {
     journal.part(over, part(4));
     journal.part(goes_on, part(2));
     soon("nothing is left to be written", journal.settle()).await;
-    world.until("SELECT count(*) = 1 FROM copyhold.multipart_uploads").await;
+    harness.until("SELECT count(*) = 1 FROM copyhold.multipart_uploads").await;
     // And when the journal has no row of it any more.
     journal.part(over, part(5));
     journal.part(goes_on, part(3));
     drop((journal, all));
     recorder.await.unwrap();
-    assert_eq!(world.value(ROWS).await.unwrap(), "(1,3)");
+    assert_eq!(harness.value(ROWS).await.unwrap(), "(1,3)");
 }
 
 #[tokio::test]
 async fn no_copy_resumes_an_upload_of_another_content_or_without_a_name() {
-    let world = World::new().await;
-    let lease = leased(&world, "film").await;
-    let (all, _recorder) = journals(&world);
+    let harness = Harness::new().await;
+    let lease = leased(&harness, "film").await;
+    let (all, _recorder) = journals(&harness);
     let journal = all.of(&lease);
     remembered(&journal, "wasabi", "old", &[1]).await;
     journal.intend(&replica("scw"), &shape()).await;
     assert_eq!(journal.unfinished().await.len(), 1);
-    world.value("SELECT copyhold.register('film')").await;
-    world.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
-    let again = world.claim(&world.enlist(60).await, "wasabi", 1).await.remove(0);
+    harness.value("SELECT copyhold.register('film')").await;
+    harness.execute("UPDATE copyhold.object_copies SET lock = NULL, lease = NULL").await;
+    let again = harness.claim(&harness.enlist(60).await, "wasabi", 1).await.remove(0);
     assert_eq!(all.of(&again).unfinished().await, []);
 }
 
 #[tokio::test]
 async fn of_two_uploads_to_one_replica_the_later_is_gone_on_with() {
-    let world = World::new().await;
-    let lease = leased(&world, "film").await;
-    let (all, _recorder) = journals(&world);
+    let harness = Harness::new().await;
+    let lease = leased(&harness, "film").await;
+    let (all, _recorder) = journals(&harness);
     let journal = all.of(&lease);
     remembered(&journal, "wasabi", "first", &[1, 2]).await;
     let second = remembered(&journal, "wasabi", "second", &[1]).await;
@@ -144,9 +144,9 @@ async fn of_two_uploads_to_one_replica_the_later_is_gone_on_with() {
 
 #[tokio::test]
 async fn what_a_store_says_that_cannot_be_kept_keeps_nothing_else_from_being_written() {
-    let world = World::new().await;
-    let lease = leased(&world, "film").await;
-    let (all, _recorder) = journals(&world);
+    let harness = Harness::new().await;
+    let lease = leased(&harness, "film").await;
+    let (all, _recorder) = journals(&harness);
     let journal = all.of(&lease);
     let odd = UploadShape { origin: "b2 \0".into(), ..shape() };
     let entry = soon("the intent", journal.intend(&replica("wasabi"), &odd)).await;
@@ -167,35 +167,35 @@ async fn what_a_store_says_that_cannot_be_kept_keeps_nothing_else_from_being_wri
 
 #[tokio::test]
 async fn a_locked_row_delays_no_other() {
-    let world = World::new().await;
-    let lease = leased(&world, "film").await;
-    let (all, _recorder) = journals(&world);
+    let harness = Harness::new().await;
+    let lease = leased(&harness, "film").await;
+    let (all, _recorder) = journals(&harness);
     let (journal, other) = (all.of(&lease), all.of(&lease));
     let held = remembered(&journal, "wasabi", "held", &[]).await;
     let free = remembered(&other, "scw", "free", &[]).await;
     let gone = remembered(&other, "b2", "gone", &[1]).await;
-    let mut locking = world.pool.begin().await.unwrap();
+    let mut locking = harness.pool.begin().await.unwrap();
     let lock = sqlx::query("SELECT * FROM copyhold.multipart_uploads WHERE upload_id = 'held' FOR UPDATE");
     lock.execute(&mut *locking).await.unwrap();
     journal.part(held, part(1));
     other.part(free, part(1));
     other.over(gone);
     soon("the other's part is written", other.settle()).await;
-    world.until("SELECT count(*) = 2 FROM copyhold.multipart_uploads").await;
-    assert_eq!(world.value(ROWS).await.unwrap(), "(2,1)");
+    harness.until("SELECT count(*) = 2 FROM copyhold.multipart_uploads").await;
+    assert_eq!(harness.value(ROWS).await.unwrap(), "(2,1)");
     locking.commit().await.unwrap();
     soon("then this one's", journal.settle()).await;
-    assert_eq!(world.value(ROWS).await.unwrap(), "(2,2)");
+    assert_eq!(harness.value(ROWS).await.unwrap(), "(2,2)");
 }
 
 #[tokio::test]
 async fn parts_that_were_reported_while_the_database_was_unavailable_are_written_when_it_is_back() {
     let mut cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
-    let world = World::at(cluster.url("app"), "").await;
-    copyhold_db::schema::migrate(&world.config).await.unwrap();
-    let lease = leased(&world, "film").await;
-    let (all, _recorder) = journals(&world);
+    let harness = Harness::at(cluster.url("app"), "").await;
+    copyhold_db::schema::migrate(&harness.config).await.unwrap();
+    let lease = leased(&harness, "film").await;
+    let (all, _recorder) = journals(&harness);
     let journal = all.of(&lease);
     let entry = remembered(&journal, "wasabi", "one", &[1]).await;
     let over = remembered(&journal, "b2", "over", &[]).await;
@@ -216,7 +216,7 @@ async fn parts_that_were_reported_while_the_database_was_unavailable_are_written
     soon("it is written", journal.settle()).await;
     let second = soon("and so is what is asked now", journal.intend(&to, &shape)).await;
     soon("its name too", journal.began(second, &upload("two"))).await;
-    world.until("SELECT NOT EXISTS (SELECT FROM copyhold.multipart_uploads WHERE upload_id = 'over')").await;
+    harness.until("SELECT NOT EXISTS (SELECT FROM copyhold.multipart_uploads WHERE upload_id = 'over')").await;
     let found = journal.unfinished().await;
     let parts = found.iter().map(|u| (u.upload.as_str(), u.parts.len())).collect::<Vec<_>>();
     assert_eq!(parts, [("one", 2), ("two", 0)]);
@@ -226,9 +226,9 @@ async fn parts_that_were_reported_while_the_database_was_unavailable_are_written
 #[tokio::test]
 async fn the_largest_upload_there_is_can_be_remembered() {
     const PARTS: u32 = 10_000;
-    let world = World::new().await;
-    let lease = leased(&world, "film").await;
-    let (all, recorder) = journals(&world);
+    let harness = Harness::new().await;
+    let lease = leased(&harness, "film").await;
+    let (all, recorder) = journals(&harness);
     let journal = all.of(&lease);
     let mut took = vec![std::time::Instant::now()];
     let numbers: Vec<u32> = (1..=PARTS).collect();
@@ -240,7 +240,7 @@ async fn the_largest_upload_there_is_can_be_remembered() {
     journal.over(entry);
     drop((journal, all));
     recorder.await.unwrap();
-    assert_eq!(world.value(ROWS).await.unwrap(), "(0,0)");
+    assert_eq!(harness.value(ROWS).await.unwrap(), "(0,0)");
     took.push(std::time::Instant::now());
     // Shown with --nocapture.
     let [wrote, read, forgot] = [0, 1, 2].map(|i| took[i + 1].duration_since(took[i]));
@@ -249,15 +249,15 @@ async fn the_largest_upload_there_is_can_be_remembered() {
 
 #[tokio::test]
 async fn a_holder_that_is_stopped_in_the_middle_loses_no_part_that_was_settled() {
-    let world = World::new().await;
-    let lease = leased(&world, "film").await;
-    let (all, recorder) = journals(&world);
+    let harness = Harness::new().await;
+    let lease = leased(&harness, "film").await;
+    let (all, recorder) = journals(&harness);
     let journal = all.of(&lease);
     let entry = remembered(&journal, "wasabi", "one", &[1, 2]).await;
     // As kill -9 does: parts recorded from now on may be lost.
     journal.part(entry, part(3));
     recorder.abort();
-    let (after, _recorder) = journals(&world);
+    let (after, _recorder) = journals(&harness);
     let found = after.of(&lease).unfinished().await;
     assert_eq!(found[0].parts[..2], [part(1), part(2)]);
     // No caller waits for ever for a recorder that is gone.

@@ -8,7 +8,7 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{
     events_follow::Followed,
-    harness::{World, soon},
+    harness::{Harness, soon},
 };
 
 /// So small that a reader that pauses falls out of it.
@@ -24,16 +24,16 @@ const PLAY: GapTest = GapTest {
 };
 
 /// A connection for each writer.
-async fn writers(world: &World) -> PgPool {
-    let options = (*world.pool.connect_options()).clone();
+async fn writers(harness: &Harness) -> PgPool {
+    let options = (*harness.pool.connect_options()).clone();
     PgPoolOptions::new().max_connections(12).connect_with(options).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_reader_gets_every_event_once_and_in_order_however_late_they_are_committed() {
-    let world = World::new().await;
-    let followed = Followed::of(&world, SETTINGS);
-    let found = soon("all is read", play(&writers(&world).await, &followed.log, &PLAY)).await.unwrap();
+    let harness = Harness::new().await;
+    let followed = Followed::of(&harness, SETTINGS);
+    let found = soon("all is read", play(&writers(&harness).await, &followed.log, &PLAY)).await.unwrap();
     let GapReport { events, missed, twice_or_out_of_order, wrong, reconnections } = found;
     assert!(events >= PLAY.events && reconnections > 20, "{events} events, {reconnections} reconnections");
     assert_eq!((missed, twice_or_out_of_order, wrong), (0, 0, 0));
@@ -43,12 +43,12 @@ async fn every_reader_gets_every_event_once_and_in_order_however_late_they_are_c
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_trigger_events_are_lost_and_it_is_noticed() {
-    let world = World::new().await;
-    world.execute("DROP TRIGGER log_in_order ON copyhold.log").await;
-    let followed = Followed::of(&world, SETTINGS);
+    let harness = Harness::new().await;
+    harness.execute("DROP TRIGGER log_in_order ON copyhold.log").await;
+    let followed = Followed::of(&harness, SETTINGS);
     // No commit waits for another now, so that each read of the log comes amid some.
     let longer = GapTest { events: 20_000, sleep: 0..=50, ..PLAY };
-    let found = soon("all is read", play(&writers(&world).await, &followed.log, &longer)).await.unwrap();
+    let found = soon("all is read", play(&writers(&harness).await, &followed.log, &longer)).await.unwrap();
     assert!(found.missed > 0, "{found:?}");
     followed.end().await;
 }

@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::harness::{Begin, World, cluster};
+use crate::harness::{Begin, Harness, cluster};
 
 /// Passes everything on, but once: the first answer that contains `word` is swallowed, and its connection cut.
 struct Proxy {
@@ -58,15 +58,15 @@ async fn pass(client: TcpStream, server: TcpStream, word: &str, swallowed: &Atom
 
 #[tokio::test]
 async fn what_was_claimed_in_an_answer_that_was_lost_is_freed_and_copied_long_before_its_lease_ends() {
-    let mut world = World::with(Begin::Migrated, "[lease]\ntimeout = \"1h\"\n").await;
+    let mut harness = Harness::with(Begin::Migrated, "[lease]\ntimeout = \"1h\"\n").await;
     let server = cluster().await.port();
     let proxy = Proxy::start(server, "the lost photo").await;
-    world.rewrite(|text| text.replace(&format!(":{server}/"), &format!(":{}/", proxy.port)));
-    let daemon = world.daemon().await;
+    harness.rewrite(|text| text.replace(&format!(":{server}/"), &format!(":{}/", proxy.port)));
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to wasabi").await;
-    world.upload("the lost photo", "bytes").await;
-    world.until_copied("the lost photo").await;
+    harness.upload("the lost photo", "bytes").await;
+    harness.until_copied("the lost photo").await;
     assert!(proxy.swallowed.load(Ordering::SeqCst));
     daemon.until_logged("Freed 1 rows of a claim whose answer was lost").await;
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.swept_leases").await.unwrap(), "0");
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.swept_leases").await.unwrap(), "0");
 }

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::harness::{DaemonProcess, World, eventually, printed};
+use crate::harness::{DaemonProcess, Harness, eventually, printed};
 
 /// The address that the daemon says it serves.
 pub async fn address(daemon: &DaemonProcess) -> String {
@@ -32,13 +32,13 @@ pub async fn get(address: &str, path: &str) -> (String, String) {
 
 #[tokio::test]
 async fn metrics_tell_what_was_copied_and_what_is_missing() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
     let address = address(&daemon).await;
-    world.upload("photo", "bytes").await;
-    world.insert("missing").await;
-    world.until_copied("photo").await;
-    world.until("SELECT bool_and(objects = 1) FROM copyhold.backlog").await;
+    harness.upload("photo", "bytes").await;
+    harness.insert("missing").await;
+    harness.until_copied("photo").await;
+    harness.until("SELECT bool_and(objects = 1) FROM copyhold.backlog").await;
     // They are read by and by, and not by the scrape.
     let counted = "copyhold_backlog_objects{replica=\"wasabi\"} 1";
     eventually(counted, async || get(&address, "/metrics").await.1.contains(counted)).await;
@@ -62,9 +62,9 @@ async fn metrics_tell_what_was_copied_and_what_is_missing() {
 async fn a_daemon_without_its_database_is_alive_and_not_ready() {
     let mut cluster = Cluster::start(Options::default()).await.unwrap();
     cluster.create_database("app", None).await.unwrap();
-    let world = World::at(cluster.url("app"), "").await;
-    copyhold_db::schema::migrate(&world.config).await.unwrap();
-    let daemon = world.daemon().await;
+    let harness = Harness::at(cluster.url("app"), "").await;
+    copyhold_db::schema::migrate(&harness.config).await.unwrap();
+    let daemon = harness.daemon().await;
     let address = address(&daemon).await;
     assert_eq!(get(&address, "/readyz").await, ("HTTP/1.1 200 OK".into(), "ready\n".into()));
     let counted = "copyhold_backlog_counted_timestamp_seconds{replica=\"b2\"} 1";
@@ -86,28 +86,28 @@ async fn a_daemon_without_its_database_is_alive_and_not_ready() {
 
 #[tokio::test]
 async fn what_a_copy_lacks_of_its_object_is_shown_in_metrics_events_and_explain() {
-    let world = World::new().await;
-    world.s3.create_bucket("photos-wasabi", BucketOptions::default().with(Quirk::RefusesRedirects));
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    harness.s3.create_bucket("photos-wasabi", BucketOptions::default().with(Quirk::RefusesRedirects));
+    let daemon = harness.daemon().await;
     let address = address(&daemon).await;
     let redirect = Metadata::none().with("x-amz-website-redirect-location", "/new/place");
-    world.bucket("b2").put_with("page", "bytes", redirect);
-    world.insert("page").await;
-    world.upload("photo", "bytes").await;
-    world.until_copied("page").await;
-    world.until_copied("photo").await;
-    let explained = printed(&world.run(&["explain", "page"]).await);
+    harness.bucket("b2").put_with("page", "bytes", redirect);
+    harness.insert("page").await;
+    harness.upload("photo", "bytes").await;
+    harness.until_copied("page").await;
+    harness.until_copied("photo").await;
+    let explained = printed(&harness.run(&["explain", "page"]).await);
     assert!(explained.contains("  not copied  redirect: not every copy of it has these\n"), "{explained}");
-    assert!(!printed(&world.run(&["explain", "photo"]).await).contains("not copied"));
+    assert!(!printed(&harness.run(&["explain", "photo"]).await).contains("not copied"));
     let (_, body) = get(&address, "/metrics").await;
     let line = "copyhold_not_carried_total{replica=\"wasabi\",property=\"redirect\"} 1";
     assert!(body.lines().any(|found| found == line), "{body}");
     assert!(!body.contains("replica=\"scw\",property=\"redirect\"} 1"), "scw has got it: {body}");
     assert_eq!(
-        world.bucket("scw").inspect("page").unwrap().metadata.get("x-amz-website-redirect-location"),
+        harness.bucket("scw").inspect("page").unwrap().metadata.get("x-amz-website-redirect-location"),
         Some("/new/place")
     );
     let told = "SELECT string_agg(event_data ->> 'object_key' || ' ' || (event_data ->> 'not_carried'), ',')
                   FROM (SELECT DISTINCT event_data FROM copyhold.log WHERE event_data ->> 'kind' = 'object.copied') AS l";
-    assert_eq!(world.value(told).await.unwrap(), "page [\"redirect\"]");
+    assert_eq!(harness.value(told).await.unwrap(), "page [\"redirect\"]");
 }

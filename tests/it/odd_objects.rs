@@ -2,21 +2,21 @@
 
 use copyhold_sandbox::s3::{Fault, Op, When};
 
-use crate::harness::{World, eventually, printed};
+use crate::harness::{Harness, eventually, printed};
 
 /// The class and message of the failure of the copy at wasabi.
 const WHY: &str = "SELECT class || ': ' || message FROM copyhold.copy_failures WHERE replica = 'wasabi'";
 const PARKED: &str = "SELECT count(*) = 1 FROM copyhold.object_copies WHERE due_wasabi = 9000000000000000000";
 
 /// What a gateway may say of `key` at the source.
-fn says(world: &World, key: &str, lines: &[(&'static str, &str)]) {
+fn says(harness: &Harness, key: &str, lines: &[(&'static str, &str)]) {
     let lines = lines.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    world.bucket("b2").order(Fault::Headers(lines), When::op(Op::GetObject).key(key));
+    harness.bucket("b2").order(Fault::Headers(lines), When::op(Op::GetObject).key(key));
 }
 
 #[tokio::test]
 async fn an_object_is_copied_whatever_a_store_says_of_it_that_no_copy_needs() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let odd: [(&str, &[(&str, &str)]); 5] = [
         ("dated", &[("last-modified", "Mon, 1 Jan 2024 00:00:00 UTC")]),
         ("undated", &[("last-modified", "never"), ("date", "now")]),
@@ -24,72 +24,72 @@ async fn an_object_is_copied_whatever_a_store_says_of_it_that_no_copy_needs() {
         ("counted", &[("x-amz-mp-parts-count", ""), ("x-amz-missing-meta", "")]),
         ("twice", &[("x-amz-meta-a", "1"), ("x-amz-meta-a", "2")]),
     ];
-    let _daemon = world.daemon().await;
+    let _daemon = harness.daemon().await;
     for (key, lines) in odd {
-        says(&world, key, lines);
-        world.upload(key, key).await;
+        says(&harness, key, lines);
+        harness.upload(key, key).await;
     }
     for (key, _) in odd {
-        world.until_copied(key).await;
+        harness.until_copied(key).await;
     }
-    let copied = world.bucket("wasabi").inspect("twice").unwrap().metadata;
+    let copied = harness.bucket("wasabi").inspect("twice").unwrap().metadata;
     assert_eq!(copied.get("x-amz-meta-a"), Some("1,2"));
 }
 
 #[tokio::test]
 async fn what_cannot_be_carried_over_parks_its_object_by_name_and_no_other() {
-    let world = World::new().await;
-    says(&world, "styled", &[("content-type", "text/css"), ("content-type", "text/html")]);
-    let _daemon = world.daemon().await;
-    world.upload("styled", "a").await;
-    world.until(PARKED).await;
-    let why = world.value(WHY).await.unwrap();
+    let harness = Harness::new().await;
+    says(&harness, "styled", &[("content-type", "text/css"), ("content-type", "text/html")]);
+    let _daemon = harness.daemon().await;
+    harness.upload("styled", "a").await;
+    harness.until(PARKED).await;
+    let why = harness.value(WHY).await.unwrap();
     assert!(why.starts_with("refused: source b2: content-type is no text, or is given several times"), "{why}");
-    world.upload("plain", "b").await;
-    world.until_copied("plain").await;
+    harness.upload("plain", "b").await;
+    harness.until_copied("plain").await;
 }
 
 #[tokio::test]
 async fn keys_that_urls_and_proxies_mistreat_are_copied_under_exactly_their_own_bytes() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let long = "k".repeat(1024);
     let odd =
         [" ", "  ", "\t", "\n", "\u{2028}", ".", "..", "/", "//", "/a", "a//b", "a/../b", "\u{1}", "a%2Fb", &long];
-    let _daemon = world.daemon().await;
+    let _daemon = harness.daemon().await;
     for (i, key) in odd.iter().enumerate() {
-        world.upload(key, format!("content {i}")).await;
+        harness.upload(key, format!("content {i}")).await;
     }
     for (i, key) in odd.iter().enumerate() {
-        world.until_copied(key).await;
-        assert_eq!(world.bucket("wasabi").get(key).unwrap(), format!("content {i}"), "{key:?}");
+        harness.until_copied(key).await;
+        assert_eq!(harness.bucket("wasabi").get(key).unwrap(), format!("content {i}"), "{key:?}");
     }
-    assert_eq!(world.bucket("wasabi").keys().len(), odd.len());
+    assert_eq!(harness.bucket("wasabi").keys().len(), odd.len());
 }
 
 #[tokio::test]
 async fn a_path_that_a_proxy_changes_parks_its_object_and_is_named_by_the_check() {
-    let world = World::new().await;
-    world.bucket("wasabi").order(Fault::forbidden("SignatureDoesNotMatch"), When::op(Op::PutObject).key("a//b"));
-    world.bucket("wasabi").order(Fault::forbidden("SignatureDoesNotMatch"), When::op(Op::GetObject));
-    let _daemon = world.daemon().await;
-    world.upload("a//b", "odd").await;
-    world.until(PARKED).await;
-    let why = world.value(WHY).await.unwrap();
+    let harness = Harness::new().await;
+    harness.bucket("wasabi").order(Fault::forbidden("SignatureDoesNotMatch"), When::op(Op::PutObject).key("a//b"));
+    harness.bucket("wasabi").order(Fault::forbidden("SignatureDoesNotMatch"), When::op(Op::GetObject));
+    let _daemon = harness.daemon().await;
+    harness.upload("a//b", "odd").await;
+    harness.until(PARKED).await;
+    let why = harness.value(WHY).await.unwrap();
     assert!(why.starts_with("refused: target wasabi:") && why.contains("a proxy in front of the store"), "{why}");
-    world.upload("a/b", "plain").await;
-    world.until_copied("a/b").await;
-    let check = world.run(&["check"]).await;
+    harness.upload("a/b", "plain").await;
+    harness.until_copied("a/b").await;
+    let check = harness.run(&["check"]).await;
     assert!(printed(&check).contains("objects with odd keys will be parked"), "{}", printed(&check));
 }
 
 #[tokio::test]
 async fn a_request_that_a_proxy_finds_too_large_parks_its_object_and_names_the_setting() {
-    let world = World::new().await;
-    world.bucket("wasabi").order(Fault::answer(413, "EntityTooLarge"), When::op(Op::PutObject).key("large"));
-    let _daemon = world.daemon().await;
-    world.upload("large", "x").await;
-    world.until(PARKED).await;
-    let why = world.value(WHY).await.unwrap();
+    let harness = Harness::new().await;
+    harness.bucket("wasabi").order(Fault::answer(413, "EntityTooLarge"), When::op(Op::PutObject).key("large"));
+    let _daemon = harness.daemon().await;
+    harness.upload("large", "x").await;
+    harness.until(PARKED).await;
+    let why = harness.value(WHY).await.unwrap();
     assert!(why.contains("set max_put in this replica's section"), "{why}");
-    eventually("scw has it", async || world.bucket("scw").get("large").is_some()).await;
+    eventually("scw has it", async || harness.bucket("scw").get("large").is_some()).await;
 }

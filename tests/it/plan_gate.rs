@@ -1,11 +1,11 @@
 //! A daemon reports at its start what would make claims slow.
 
-use crate::harness::{World, printed, soon};
+use crate::harness::{Harness, printed, soon};
 
 #[tokio::test]
 async fn explain_plan_shows_how_work_is_found_and_finds_nothing_wrong_with_what_migrate_has_made() {
-    let world = World::new().await;
-    let output = world.run(&["explain", "--plan"]).await;
+    let harness = Harness::new().await;
+    let output = harness.run(&["explain", "--plan"]).await;
     let text = printed(&output);
     assert!(output.status.success(), "{text}");
     for shown in [
@@ -19,9 +19,9 @@ async fn explain_plan_shows_how_work_is_found_and_finds_nothing_wrong_with_what_
     ] {
         assert!(text.contains(shown), "{shown} in\n{text}");
     }
-    let one = printed(&world.run(&["explain", "--plan", "scw"]).await);
+    let one = printed(&harness.run(&["explain", "--plan", "scw"]).await);
     assert!(one.starts_with("lane scw: good") && !one.contains("wasabi_lane"), "{one}");
-    let unknown = world.run(&["explain", "--plan", "glacier"]).await;
+    let unknown = harness.run(&["explain", "--plan", "glacier"]).await;
     assert_eq!(unknown.status.code(), Some(1));
     assert!(printed(&unknown).contains("glacier is no replica"), "{}", printed(&unknown));
 }
@@ -49,36 +49,36 @@ async fn whatever_was_altered_by_hand_is_named_and_mended_by_migrate() {
             "the function fresh_claim_scw is not the one that this version makes",
         ),
     ] {
-        let world = World::new().await;
-        world.execute(altered).await;
-        let output = world.run(&["explain", "--plan", "scw"]).await;
+        let harness = Harness::new().await;
+        harness.execute(altered).await;
+        let output = harness.run(&["explain", "--plan", "scw"]).await;
         let text = printed(&output);
         assert!(text.contains("lane scw: WRONG") && text.contains(named), "{altered}: {text}");
         assert_eq!(output.status.code(), Some(1), "{altered}");
-        let mended = world.run(&["migrate"]).await;
+        let mended = harness.run(&["migrate"]).await;
         assert!(mended.status.success(), "{altered}: {}", printed(&mended));
-        let output = world.run(&["explain", "--plan", "scw"]).await;
+        let output = harness.run(&["explain", "--plan", "scw"]).await;
         assert!(output.status.success(), "{altered}: {}", printed(&output));
     }
 }
 
 #[tokio::test]
 async fn a_daemon_says_loudly_that_a_lane_is_slow_and_works_all_the_same() {
-    let world = World::new().await;
-    world.execute("DROP INDEX copyhold.object_copies_scw_lane").await;
-    world.upload("photo", "bytes").await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    harness.execute("DROP INDEX copyhold.object_copies_scw_lane").await;
+    harness.upload("photo", "bytes").await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("the index object_copies_scw_lane is missing").await;
     daemon.until_logged("claim_scw would read the whole table").await;
-    world.until_copied("photo").await;
+    harness.until_copied("photo").await;
     assert!(!daemon.log().contains("Finding the work of wasabi"), "{}", daemon.log());
 }
 
 #[tokio::test]
 async fn without_a_claim_a_daemon_does_not_start_and_says_what_to_do() {
-    let world = World::new().await;
-    world.execute("DROP FUNCTION copyhold.claim_wasabi").await;
-    let mut daemon = world.daemon_unawaited();
+    let harness = Harness::new().await;
+    harness.execute("DROP FUNCTION copyhold.claim_wasabi").await;
+    let mut daemon = harness.daemon_unawaited();
     assert_eq!(soon("it ends", daemon.exit_code()).await, Some(1));
     let log = daemon.log();
     assert!(log.contains("the function claim_wasabi is missing; run `copyhold migrate`"), "{log}");

@@ -4,7 +4,7 @@ use copyhold_db::{HotStatement, schema::lane_index, sql::PLANNER_SETTINGS};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
-use crate::harness::{World, replica};
+use crate::harness::{Harness, replica};
 
 const ROWS: u64 = 1_000_000;
 /// Fewer than one sweep takes.
@@ -124,9 +124,9 @@ const UPLOADS: &str = "INSERT INTO copyhold.multipart_uploads
 
 #[tokio::test]
 async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     // The lane of wasabi is all due, that of scw all waiting.
-    world
+    harness
         .execute(&format!(
             "ALTER TABLE copyhold.object_copies SET (autovacuum_enabled = false);
              INSERT INTO copyhold.object_copies (object_key, b2, due_scw)
@@ -135,9 +135,9 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
              WHERE object_key IN (SELECT 'k' || i FROM generate_series(1, {LEASED}) i)"
         ))
         .await;
-    world.execute(UPLOADS).await;
-    let queue = world.queue();
-    let mut connection = world.pool.acquire().await.unwrap();
+    harness.execute(UPLOADS).await;
+    let queue = harness.queue();
+    let mut connection = harness.pool.acquire().await.unwrap();
     let generic = "SET LOCAL plan_cache_mode = force_generic_plan";
     let all = queue.statements();
     // A sweep, or freeing a claim whose answer was lost, leaves entries at the front of the lanes when taken back: it comes last.
@@ -153,7 +153,7 @@ async fn hot_statements_stay_on_their_indexes_at_a_million_rows() {
         (true, generic, &last),
     ] {
         if analysed && settings != generic {
-            world.execute("VACUUM (ANALYZE, INDEX_CLEANUP ON) copyhold.object_copies").await;
+            harness.execute("VACUUM (ANALYZE, INDEX_CLEANUP ON) copyhold.object_copies").await;
         }
         let what = format!("analysed {analysed}, {settings}");
         for HotStatement { name, sql, by_function } in statements {
@@ -220,8 +220,8 @@ async fn buffers(connection: &mut PgConnection, settings: &str, call: &str) -> (
 #[tokio::test]
 async fn a_claim_reads_what_it_takes_whatever_the_statistics_or_the_settings_of_the_session_say() {
     const BACKLOG: u64 = 100_000;
-    let world = World::new().await;
-    world
+    let harness = Harness::new().await;
+    harness
         .execute(
             "ALTER TABLE copyhold.object_copies SET (autovacuum_enabled = false);
              INSERT INTO copyhold.object_copies (object_key, b2) SELECT 'tried ' || i, 1 FROM generate_series(1, 10000) i;
@@ -231,28 +231,28 @@ async fn a_claim_reads_what_it_takes_whatever_the_statistics_or_the_settings_of_
         )
         .await;
     // Looked at while the load is not yet committed: pages, and no rows.
-    let mut load = world.pool.begin().await.unwrap();
+    let mut load = harness.pool.begin().await.unwrap();
     let insert = format!(
         "INSERT INTO copyhold.object_copies (object_key, b2) SELECT 'k' || i, 1 FROM generate_series(1, {BACKLOG}) i"
     );
     sqlx::raw_sql(AssertSqlSafe(insert)).execute(&mut *load).await.unwrap();
-    world.execute("ANALYZE copyhold.object_copies").await;
+    harness.execute("ANALYZE copyhold.object_copies").await;
     load.commit().await.unwrap();
     let beliefs =
         "SELECT reltuples = 0 AND relpages > 100 FROM pg_class WHERE oid = 'copyhold.object_copies'::regclass";
-    assert_eq!(world.value(beliefs).await.unwrap(), "true", "the state that this is about");
+    assert_eq!(harness.value(beliefs).await.unwrap(), "true", "the state that this is about");
 
-    world.execute(UPLOADS).await;
-    let mut connection = world.pool.acquire().await.unwrap();
-    let claim = world.queue().statements().into_iter().find(|hot| hot.name == "claim_wasabi").unwrap();
+    harness.execute(UPLOADS).await;
+    let mut connection = harness.pool.acquire().await.unwrap();
+    let claim = harness.queue().statements().into_iter().find(|hot| hot.name == "claim_wasabi").unwrap();
     let lane = "64, 1000000, 5, -9223372036854775808, 0";
     let sorting = plan(&mut connection, "SELECT 1", &claim.sql, &format!("({lane})")).await;
     assert!(sorting.types().contains(&"Sort"), "without the function's settings it is fine too: {:?}", sorting.types());
 
     for statistics in ["SELECT 1", "ANALYZE copyhold.object_copies", "DELETE FROM pg_statistic"] {
-        world.execute(statistics).await;
+        harness.execute(statistics).await;
         // Those that find their rows by key need no function.
-        for hot in world.queue().statements().iter().filter(|hot| !hot.by_function) {
+        for hot in harness.queue().statements().iter().filter(|hot| !hot.by_function) {
             let plan = plan(&mut connection, "SELECT 1", &hot.sql, &arguments(&hot.name)).await;
             let what = format!("{}, {statistics}", hot.name);
             plan.assert_scans_no_table(&what);
@@ -282,16 +282,16 @@ async fn a_claim_reads_what_it_takes_whatever_the_statistics_or_the_settings_of_
 
 #[tokio::test]
 async fn objects_that_want_no_copy_there_cost_a_claim_nothing() {
-    let world = World::new().await;
-    world
+    let harness = Harness::new().await;
+    harness
         .execute(
             "INSERT INTO copyhold.object_copies (object_key, b2, due_wasabi)
              SELECT 'k' || i, 1, CASE WHEN i % 2000 = 0 THEN 1 END FROM generate_series(1, 200000) i",
         )
         .await;
-    let mut connection = world.pool.acquire().await.unwrap();
+    let mut connection = harness.pool.acquire().await.unwrap();
     for statistics in ["SELECT 1", "ANALYZE copyhold.object_copies"] {
-        world.execute(statistics).await;
+        harness.execute(statistics).await;
         for (call, rows) in [
             ("claim_wasabi(64, 1000000, 5, -9223372036854775808, 0)", 64),
             ("claim_wasabi(128, 1000000, 5, -9223372036854775808, 0)", 100),
@@ -305,7 +305,7 @@ async fn objects_that_want_no_copy_there_cost_a_claim_nothing() {
     }
     // And it is not counted.
     assert_eq!(
-        world.value("SELECT objects FROM copyhold.backlog_exact WHERE replica = 'wasabi'").await.unwrap(),
+        harness.value("SELECT objects FROM copyhold.backlog_exact WHERE replica = 'wasabi'").await.unwrap(),
         "100"
     );
 }

@@ -5,124 +5,124 @@ use std::{collections::BTreeSet, process::Stdio};
 use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 use tokio::sync::Mutex;
 
-use crate::harness::{World, eventually, printed, soon};
+use crate::harness::{Harness, eventually, printed, soon};
 
 const PARKED: &str = "9000000000000000000";
 
-async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
-    let output = world.run(arguments).await;
+async fn said(harness: &Harness, arguments: &[&str]) -> (i32, String) {
+    let output = harness.run(arguments).await;
     (output.status.code().unwrap(), printed(&output))
 }
 
-async fn promoted(world: &World, replica: &str) {
-    let (code, text) = said(world, &["promote", replica]).await;
+async fn promoted(harness: &Harness, replica: &str) {
+    let (code, text) = said(harness, &["promote", replica]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.starts_with(&format!("{replica} is the primary since 20")), "{text}");
 }
 
 /// Uploads to a bucket and registers, as an application that knows the primary.
-async fn upload_to(world: &World, replica: &str, key: &str, bytes: &str) {
-    world.bucket(replica).put(key, bytes.to_owned());
-    world.sql("SELECT copyhold.register($1)", key).await;
+async fn upload_to(harness: &Harness, replica: &str, key: &str, bytes: &str) {
+    harness.bucket(replica).put(key, bytes.to_owned());
+    harness.sql("SELECT copyhold.register($1)", key).await;
 }
 
 #[tokio::test]
 async fn a_promoted_replica_is_the_source_of_all_daemons_at_once_and_back_again() {
-    let world = World::unhurried().await;
-    let daemon = world.daemon().await;
-    upload_to(&world, "b2", "first", "bytes of first").await;
-    world.until_copied("first").await;
-    let (code, text) = said(&world, &["promote", "wasabi", "--check"]).await;
+    let harness = Harness::unhurried().await;
+    let daemon = harness.daemon().await;
+    upload_to(&harness, "b2", "first", "bytes of first").await;
+    harness.until_copied("first").await;
+    let (code, text) = said(&harness, &["promote", "wasabi", "--check"]).await;
     assert_eq!(code, 0, "{text}");
     let first = "if wasabi were the primary now, in place of b2, of 1 object it would have 1\n";
     assert_eq!(text, format!("{first}  missing     nothing that is wanted there\n"));
-    promoted(&world, "wasabi").await;
+    promoted(&harness, "wasabi").await;
     daemon.until_logged("The primary in force is wasabi; the configuration says b2").await;
-    upload_to(&world, "wasabi", "second", "bytes of second").await;
+    upload_to(&harness, "wasabi", "second", "bytes of second").await;
     // Known to both: what the old primary holds of it is what was registered, and is written over.
-    upload_to(&world, "wasabi", "first", "another content").await;
+    upload_to(&harness, "wasabi", "first", "another content").await;
     for (key, bytes) in [("first", "another content"), ("second", "bytes of second")] {
-        world.until_copied(key).await;
+        harness.until_copied(key).await;
         for replica in ["b2", "wasabi", "scw"] {
-            assert_eq!(world.bucket(replica).get(key).unwrap(), bytes, "{key} at {replica}");
+            assert_eq!(harness.bucket(replica).get(key).unwrap(), bytes, "{key} at {replica}");
         }
     }
-    let (_, text) = said(&world, &["status"]).await;
+    let (_, text) = said(&harness, &["status"]).await;
     assert!(
         text.contains("wasabi (primary)")
             && text.contains("the primary in force is wasabi, this configuration says b2")
     );
-    promoted(&world, "b2").await;
-    upload_to(&world, "b2", "third", "bytes of third").await;
-    upload_to(&world, "b2", "second", "yet another").await;
-    world.until_copied("third").await;
-    world.until_copied("second").await;
-    assert_eq!(world.bucket("wasabi").get("second").unwrap(), "yet another");
+    promoted(&harness, "b2").await;
+    upload_to(&harness, "b2", "third", "bytes of third").await;
+    upload_to(&harness, "b2", "second", "yet another").await;
+    harness.until_copied("third").await;
+    harness.until_copied("second").await;
+    assert_eq!(harness.bucket("wasabi").get("second").unwrap(), "yet another");
     let told = "SELECT string_agg(event_data ->> 'in_place_of' || ' ' || (event_data ->> 'replica'), ', ' ORDER BY id)
                 FROM copyhold.log WHERE event_data ->> 'kind' = 'replica.promoted'";
-    assert_eq!(world.value(told).await.unwrap(), "b2 wasabi, wasabi b2");
+    assert_eq!(harness.value(told).await.unwrap(), "b2 wasabi, wasabi b2");
     // Each copy was made once.
     for (replica, key, puts) in [("scw", "first", 2), ("b2", "first", 1), ("wasabi", "first", 1), ("scw", "third", 1)] {
-        assert_eq!(world.bucket(replica).writes(key), puts, "{key} at {replica}");
+        assert_eq!(harness.bucket(replica).writes(key), puts, "{key} at {replica}");
     }
 }
 
 #[tokio::test]
 async fn what_the_old_primary_holds_that_was_never_registered_is_not_written_over() {
-    let world = World::new().await;
-    let _daemon = world.daemon().await;
-    upload_to(&world, "b2", "known", "bytes").await;
-    world.until_copied("known").await;
-    world.bucket("b2").put("theirs", "another program's");
-    promoted(&world, "wasabi").await;
-    upload_to(&world, "wasabi", "theirs", "ours").await;
-    world.until(&format!("SELECT due_b2 = {PARKED} FROM copyhold.object_copies WHERE object_key = 'theirs'")).await;
-    assert_eq!(world.bucket("b2").get("theirs").unwrap(), "another program's");
-    assert_eq!(world.bucket("scw").get("theirs").unwrap(), "ours");
+    let harness = Harness::new().await;
+    let _daemon = harness.daemon().await;
+    upload_to(&harness, "b2", "known", "bytes").await;
+    harness.until_copied("known").await;
+    harness.bucket("b2").put("theirs", "another program's");
+    promoted(&harness, "wasabi").await;
+    upload_to(&harness, "wasabi", "theirs", "ours").await;
+    harness.until(&format!("SELECT due_b2 = {PARKED} FROM copyhold.object_copies WHERE object_key = 'theirs'")).await;
+    assert_eq!(harness.bucket("b2").get("theirs").unwrap(), "another program's");
+    assert_eq!(harness.bucket("scw").get("theirs").unwrap(), "ours");
 }
 
 #[tokio::test]
 async fn an_unregistered_content_at_the_old_primary_is_not_written_over() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
-    upload_to(&world, "b2", "photo", "bytes").await;
-    world.until_copied("photo").await;
-    world.bucket("b2").put("photo", "another content");
-    promoted(&world, "wasabi").await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
+    upload_to(&harness, "b2", "photo", "bytes").await;
+    harness.until_copied("photo").await;
+    harness.bucket("b2").put("photo", "another content");
+    promoted(&harness, "wasabi").await;
     daemon.until_logged("The primary in force is wasabi").await;
-    let (_, text) = said(&world, &["verify", "photo"]).await;
+    let (_, text) = said(&harness, &["verify", "photo"]).await;
     assert!(text.contains("damaged at b2, due again"), "{text}");
-    world.until(&format!("SELECT due_b2 = {PARKED} FROM copyhold.object_copies")).await;
-    assert_eq!(world.bucket("b2").get("photo").unwrap(), "another content");
+    harness.until(&format!("SELECT due_b2 = {PARKED} FROM copyhold.object_copies")).await;
+    assert_eq!(harness.bucket("b2").get("photo").unwrap(), "another content");
 }
 
 #[tokio::test]
 async fn an_object_that_was_registered_before_and_never_read_is_found_at_the_old_primary() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     for key in ["known", "not vouched for"] {
-        world.bucket("b2").put(key, "bytes");
+        harness.bucket("b2").put(key, "bytes");
     }
-    world.insert("known").await;
-    world.bucket("wasabi").put("known", "bytes");
-    world.execute("UPDATE copyhold.object_copies SET wasabi = 5, scw = 5").await;
-    world.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1 WHERE name <> 'b2'").await;
-    world.sql("INSERT INTO copyhold.object_copies (object_key) VALUES ($1)", "not vouched for").await;
-    assert_eq!(said(&world, &["promote", "wasabi"]).await.0, 1);
-    assert_eq!(said(&world, &["promote", "wasabi", "--accept-missing"]).await.0, 0);
-    let daemon = world.daemon().await;
+    harness.insert("known").await;
+    harness.bucket("wasabi").put("known", "bytes");
+    harness.execute("UPDATE copyhold.object_copies SET wasabi = 5, scw = 5").await;
+    harness.execute("UPDATE copyhold.replicas SET existing = 'empty', writable_at = 1 WHERE name <> 'b2'").await;
+    harness.sql("INSERT INTO copyhold.object_copies (object_key) VALUES ($1)", "not vouched for").await;
+    assert_eq!(said(&harness, &["promote", "wasabi"]).await.0, 1);
+    assert_eq!(said(&harness, &["promote", "wasabi", "--accept-missing"]).await.0, 0);
+    let daemon = harness.daemon().await;
     daemon.until_logged("The primary in force is wasabi").await;
-    world.until("SELECT b2 IS NOT NULL AND scw IS NOT NULL FROM copyhold.object_copies WHERE b2 > 5 AND object_key LIKE 'not v%'").await;
-    world.execute("UPDATE copyhold.object_copies SET due_wasabi = 0 WHERE wasabi IS NULL").await;
-    world.until_copied("not vouched for").await;
+    harness.until("SELECT b2 IS NOT NULL AND scw IS NOT NULL FROM copyhold.object_copies WHERE b2 > 5 AND object_key LIKE 'not v%'").await;
+    harness.execute("UPDATE copyhold.object_copies SET due_wasabi = 0 WHERE wasabi IS NULL").await;
+    harness.until_copied("not vouched for").await;
 }
 
 #[tokio::test]
 async fn what_would_be_missing_is_listed_by_its_state_and_refused_unless_it_is_accepted() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     for key in ["due", "waiting", "parked", "held", "unwanted", "there", "only there"] {
-        world.insert(key).await;
+        harness.insert(key).await;
     }
-    world
+    harness
         .execute(&format!(
             "UPDATE copyhold.object_copies SET size_bytes = 1024 WHERE object_key <> 'due';
              UPDATE copyhold.object_copies SET created_at = created_at - 3600000000 WHERE object_key IN ('parked', 'waiting');
@@ -136,7 +136,7 @@ async fn what_would_be_missing_is_listed_by_its_state_and_refused_unless_it_is_a
              FROM copyhold.object_copies WHERE object_key = 'parked'"
         ))
         .await;
-    let (code, text) = said(&world, &["promote", "wasabi", "--check"]).await;
+    let (code, text) = said(&harness, &["promote", "wasabi", "--check"]).await;
     assert_eq!(code, 1);
     for line in [
         "in place of b2, of 7 objects it would have 2\n",
@@ -148,68 +148,71 @@ async fn what_would_be_missing_is_listed_by_its_state_and_refused_unless_it_is_a
     ] {
         assert!(text.contains(line), "no {line} in\n{text}");
     }
-    let (code, text) = said(&world, &["promote", "wasabi"]).await;
+    let (code, text) = said(&harness, &["promote", "wasabi"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("wasabi is not promoted: it lacks 4 copies, 2 of them in a daemon's hands"), "{text}");
     assert!(text.contains("1 of them parked") && text.contains("`copyhold promote wasabi --wait 5m`"), "{text}");
-    assert_eq!(said(&world, &["promote", "wasabi", "--wait", "1s"]).await.0, 1);
-    world
+    assert_eq!(said(&harness, &["promote", "wasabi", "--wait", "1s"]).await.0, 1);
+    harness
         .execute("UPDATE copyhold.object_copies SET wasabi = 5, lock = NULL, lease = NULL WHERE due_wasabi IS NOT NULL")
         .await;
-    let (code, text) = said(&world, &["promote", "wasabi"]).await;
+    let (code, text) = said(&harness, &["promote", "wasabi"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("1 object is not wanted there and would be missing"), "{text}");
-    let (code, text) = said(&world, &["promote", "wasabi", "--accept-missing"]).await;
+    let (code, text) = said(&harness, &["promote", "wasabi", "--accept-missing"]).await;
     assert_eq!(code, 0, "{text}");
     assert_eq!(
-        world.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap(),
+        harness.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap(),
         "wasabi"
     );
 }
 
 #[tokio::test]
 async fn it_is_promoted_as_soon_as_nothing_is_missing_any_more() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to wasabi").await;
-    upload_to(&world, "b2", "first", "bytes").await;
-    world.until_copied("first").await;
+    upload_to(&harness, "b2", "first", "bytes").await;
+    harness.until_copied("first").await;
     let gate = PauseGate::new();
-    world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
-    upload_to(&world, "b2", "photo", "bytes").await;
+    harness.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
+    upload_to(&harness, "b2", "photo", "bytes").await;
     soon("its copy is under way", gate.holds(1)).await;
-    let waiting = world
+    let waiting = harness
         .program(&["promote", "wasabi", "--wait", "1m"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    world.until("SELECT scw IS NOT NULL FROM copyhold.object_copies WHERE object_key = 'photo'").await;
-    assert_eq!(world.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap(), "b2");
+    harness.until("SELECT scw IS NOT NULL FROM copyhold.object_copies WHERE object_key = 'photo'").await;
+    assert_eq!(
+        harness.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap(),
+        "b2"
+    );
     gate.open();
     let output = soon("it promotes", waiting.wait_with_output()).await.unwrap();
     assert!(output.status.success(), "{}", printed(&output));
     assert_eq!(
-        world.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap(),
+        harness.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap(),
         "wasabi"
     );
 }
 
 #[tokio::test]
 async fn what_cannot_be_the_primary_is_refused_whatever_is_accepted() {
-    let mut world = World::new().await;
-    world.insert("photo").await;
-    let refused = async |world: &World, why: &str| {
+    let mut harness = Harness::new().await;
+    harness.insert("photo").await;
+    let refused = async |harness: &Harness, why: &str| {
         for arguments in [["promote", "scw", "--check"], ["promote", "scw", "--accept-missing"]] {
-            let (code, text) = said(world, &arguments).await;
+            let (code, text) = said(harness, &arguments).await;
             assert_eq!(code, 1, "{text}");
             assert!(text.contains(why), "no {why} in\n{text}");
         }
         let primary = "SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL";
-        assert_eq!(world.value(primary).await.unwrap(), "b2");
+        assert_eq!(harness.value(primary).await.unwrap(), "b2");
     };
-    refused(&world, "it has no copy of any object: it was never used, or its bucket was lost").await;
-    world.execute("UPDATE copyhold.object_copies SET scw = 5, wasabi = 5").await;
+    refused(&harness, "it has no copy of any object: it was never used, or its bucket was lost").await;
+    harness.execute("UPDATE copyhold.object_copies SET scw = 5, wasabi = 5").await;
     for (state, back, why) in [
         ("paused_until = 9000000000000000000", "paused_until = NULL", "it is paused: `copyhold resume scw`"),
         ("draining_since = 5", "draining_since = NULL", "it is draining: `copyhold replica undrain scw`"),
@@ -224,38 +227,38 @@ async fn what_cannot_be_the_primary_is_refused_whatever_is_accepted() {
             "its recorded copies are in bucket x at https://elsewhere",
         ),
     ] {
-        world.execute(&format!("UPDATE copyhold.replicas SET {state} WHERE name = 'scw'")).await;
-        refused(&world, why).await;
-        world.execute(&format!("UPDATE copyhold.replicas SET {back} WHERE name = 'scw'")).await;
+        harness.execute(&format!("UPDATE copyhold.replicas SET {state} WHERE name = 'scw'")).await;
+        refused(&harness, why).await;
+        harness.execute(&format!("UPDATE copyhold.replicas SET {back} WHERE name = 'scw'")).await;
     }
-    world.execute("INSERT INTO copyhold.resets (replica, before) VALUES ('scw', 5)").await;
-    refused(&world, "its copies are being taken back: `copyhold replica reset scw`").await;
-    world.execute("DELETE FROM copyhold.resets").await;
-    let (code, text) = said(&world, &["promote", "b2"]).await;
+    harness.execute("INSERT INTO copyhold.resets (replica, before) VALUES ('scw', 5)").await;
+    refused(&harness, "its copies are being taken back: `copyhold replica reset scw`").await;
+    harness.execute("DELETE FROM copyhold.resets").await;
+    let (code, text) = said(&harness, &["promote", "b2"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("b2 is not promoted: it is the primary already, since 20"), "{text}");
-    let (code, text) = said(&world, &["promote", "swc"]).await;
+    let (code, text) = said(&harness, &["promote", "swc"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("there is no replica \"swc\"; the database has b2, scw, wasabi"), "{text}");
-    world.rewrite(|text| text.replace("[replicas.scw]", "[replicas.scw]\nread = false"));
-    refused(&world, "read = false in [replicas.scw]: it is no source").await;
+    harness.rewrite(|text| text.replace("[replicas.scw]", "[replicas.scw]\nread = false"));
+    refused(&harness, "read = false in [replicas.scw]: it is no source").await;
 }
 
 #[tokio::test]
 async fn of_two_operators_at_once_one_promotes_and_the_other_learns_which_is_the_primary_now() {
-    let world = World::new().await;
-    world.insert("photo").await;
-    world.execute("UPDATE copyhold.object_copies SET scw = 5, wasabi = 5").await;
-    let mut other = world.pool.begin().await.unwrap();
+    let harness = Harness::new().await;
+    harness.insert("photo").await;
+    harness.execute("UPDATE copyhold.object_copies SET scw = 5, wasabi = 5").await;
+    let mut other = harness.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM copyhold.replicas FOR UPDATE").execute(&mut *other).await.unwrap();
-    let operator = async |replica: &str| world.run(&["promote", replica]).await;
+    let operator = async |replica: &str| harness.run(&["promote", replica]).await;
     let go = async {
         // Both have read who is the primary, and want to change that.
         let seen = Mutex::new(BTreeSet::new());
         let both = async || {
             let waiting = "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE query LIKE '%replica::demote%' AND state = 'active'
                               AND datname = current_database() AND pid <> pg_backend_pid()";
-            let pids = world.value(waiting).await.unwrap_or_default();
+            let pids = harness.value(waiting).await.unwrap_or_default();
             seen.lock().await.extend(pids.split(' ').filter(|pid| !pid.is_empty()).map(str::to_owned));
             seen.lock().await.len() > 1
         };
@@ -265,7 +268,7 @@ async fn of_two_operators_at_once_one_promotes_and_the_other_learns_which_is_the
     let (one, other, ()) = soon("both end", async { tokio::join!(operator("scw"), operator("wasabi"), go) }).await;
     let (won, lost) = if one.status.success() { (one, other) } else { (other, one) };
     assert!(won.status.success() && lost.status.code() == Some(1), "{} {}", printed(&won), printed(&lost));
-    let primary = world.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap();
+    let primary = harness.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap();
     assert!(printed(&won).starts_with(&format!("{primary} is the primary since")), "{}", printed(&won));
     let told = format!("is not promoted: {primary} is the primary since 20");
     assert!(printed(&lost).contains(&told), "{}", printed(&lost));
@@ -273,18 +276,19 @@ async fn of_two_operators_at_once_one_promotes_and_the_other_learns_which_is_the
 
 #[tokio::test]
 async fn twenty_promotions_under_load_lose_nothing_and_copy_nothing_twice() {
-    let world = World::new().await;
-    let daemons = [world.daemon().await, world.daemon().await];
-    upload_to(&world, "b2", "first", "bytes").await;
-    world.until_copied("first").await;
+    let harness = Harness::new().await;
+    let daemons = [harness.daemon().await, harness.daemon().await];
+    upload_to(&harness, "b2", "first", "bytes").await;
+    harness.until_copied("first").await;
     let mut keys = Vec::new();
     for turn in 0..20 {
         // An application that uploads to the primary of this moment, and names it in its INSERT.
-        let primary = world.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap();
+        let primary =
+            harness.value("SELECT name FROM copyhold.replicas WHERE primary_since IS NOT NULL").await.unwrap();
         for i in 0..5 {
             let key = format!("photo {turn} {i}");
-            world.bucket(&primary).put(&key, format!("bytes of {key}"));
-            world
+            harness.bucket(&primary).put(&key, format!("bytes of {key}"));
+            harness
                 .execute(&format!(
                     "INSERT INTO copyhold.object_copies (object_key, {primary})
                      VALUES ('{key}', copyhold.now_utc_micro_seconds())"
@@ -293,15 +297,15 @@ async fn twenty_promotions_under_load_lose_nothing_and_copy_nothing_twice() {
             keys.push((key, primary.clone()));
         }
         let next = if primary == "b2" { "wasabi" } else { "b2" };
-        let (code, text) = said(&world, &["promote", next, "--accept-missing"]).await;
+        let (code, text) = said(&harness, &["promote", next, "--accept-missing"]).await;
         assert_eq!(code, 0, "{text}");
     }
     for (key, uploaded_to) in &keys {
-        world.until_copied(key).await;
+        harness.until_copied(key).await;
         for replica in ["b2", "wasabi", "scw"] {
-            assert_eq!(world.bucket(replica).get(key).unwrap(), format!("bytes of {key}"));
+            assert_eq!(harness.bucket(replica).get(key).unwrap(), format!("bytes of {key}"));
             let puts = u64::from(replica != uploaded_to);
-            assert_eq!(world.bucket(replica).writes(key), puts, "{key} at {replica}");
+            assert_eq!(harness.bucket(replica).writes(key), puts, "{key} at {replica}");
         }
     }
     drop(daemons);

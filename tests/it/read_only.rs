@@ -9,7 +9,7 @@ use copyhold_sandbox::postgres::{Cluster, Options};
 use tokio::process::Command;
 
 use crate::{
-    harness::{World, eventually, printed, replica},
+    harness::{Harness, eventually, printed, replica},
     http::{self, Http},
     outages::with_own_cluster,
 };
@@ -23,8 +23,8 @@ async fn demote(cluster: &mut Cluster) {
     cluster.restart().await.unwrap();
 }
 
-async fn readiness(world: &World) -> String {
-    match Http(world.config.http.listen).get("/readyz", &[]).await {
+async fn readiness(harness: &Harness) -> String {
+    match Http(harness.config.http.listen).get("/readyz", &[]).await {
         Some(mut answer) => answer.line().await.unwrap_or_default(),
         None => String::new(),
     }
@@ -32,47 +32,47 @@ async fn readiness(world: &World) -> String {
 
 #[tokio::test]
 async fn a_read_only_database_is_named_and_work_goes_on_when_it_can_be_written_to() {
-    let (cluster, mut world) = with_own_cluster().await;
-    world.rewrite(|text| {
+    let (cluster, mut harness) = with_own_cluster().await;
+    harness.rewrite(|text| {
         text.replace("listen = \"127.0.0.1:0\"", &format!("listen = \"127.0.0.1:{}\"", http::free_port()))
     });
-    let daemon = world.daemon().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    world.upload("before", "bytes").await;
-    world.until_copied("before").await;
+    harness.upload("before", "bytes").await;
+    harness.until_copied("before").await;
     // Sessions that are there become read-only too.
-    world.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
-    world.execute("SELECT pg_reload_conf()").await;
+    harness.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
+    harness.execute("SELECT pg_reload_conf()").await;
     daemon.until_logged("is read-only: default_transaction_read_only is on").await;
-    eventually("/readyz says so", async || readiness(&world).await.contains("PostgreSQL is read-only")).await;
-    let check = world.run(&["check"]).await;
+    eventually("/readyz says so", async || readiness(&harness).await.contains("PostgreSQL is read-only")).await;
+    let check = harness.run(&["check"]).await;
     assert!(!check.status.success(), "{}", printed(&check));
     let address = format!("the server at 127.0.0.1:{} is read-only", cluster.port());
     assert!(printed(&check).contains(&address), "{}", printed(&check));
-    let status = world.run(&["status"]).await;
+    let status = harness.run(&["status"]).await;
     assert!(status.status.success() && printed(&status).contains(&address), "{}", printed(&status));
-    world.execute("ALTER SYSTEM RESET default_transaction_read_only").await;
-    world.execute("SELECT pg_reload_conf()").await;
+    harness.execute("ALTER SYSTEM RESET default_transaction_read_only").await;
+    harness.execute("SELECT pg_reload_conf()").await;
     let writable =
-        async || world.value("SELECT current_setting('transaction_read_only')").await.as_deref() == Some("off");
+        async || harness.value("SELECT current_setting('transaction_read_only')").await.as_deref() == Some("off");
     eventually("it can be written to", writable).await;
-    world.upload("after", "bytes").await;
-    world.until_copied("after").await;
-    eventually("/readyz says so", async || readiness(&world).await == "ready").await;
+    harness.upload("after", "bytes").await;
+    harness.until_copied("after").await;
+    eventually("/readyz says so", async || readiness(&harness).await == "ready").await;
     cluster.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_daemon_that_was_started_on_a_standby_begins_when_that_is_promoted() {
-    let (mut cluster, mut world) = with_own_cluster().await;
-    world.rewrite(|text| {
+    let (mut cluster, mut harness) = with_own_cluster().await;
+    harness.rewrite(|text| {
         text.replace("listen = \"127.0.0.1:0\"", &format!("listen = \"127.0.0.1:{}\"", http::free_port()))
     });
-    world.upload("photo", "bytes").await;
+    harness.upload("photo", "bytes").await;
     demote(&mut cluster).await;
-    let daemon = world.daemon_unawaited();
+    let daemon = harness.daemon_unawaited();
     daemon.until_logged("is in recovery and so read-only").await;
-    let said = async || match Http(world.config.http.listen).get("/v1/events?after=0", &[]).await {
+    let said = async || match Http(harness.config.http.listen).get("/v1/events?after=0", &[]).await {
         Some(mut answer) => answer.line().await.unwrap_or_default(),
         None => String::new(),
     };
@@ -81,37 +81,37 @@ async fn a_daemon_that_was_started_on_a_standby_begins_when_that_is_promoted() {
     })
     .await;
     let promoted = async || {
-        let promoted = sqlx::query_scalar("SELECT pg_promote()").fetch_one(&world.pool).await;
+        let promoted = sqlx::query_scalar("SELECT pg_promote()").fetch_one(&harness.pool).await;
         matches!(promoted, Ok(true))
     };
     eventually("it is promoted", promoted).await;
-    world.until_copied("photo").await;
+    harness.until_copied("photo").await;
     cluster.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn of_several_servers_the_one_that_can_be_written_to_is_used() {
-    let (primary, mut world) = with_own_cluster().await;
+    let (primary, mut harness) = with_own_cluster().await;
     let mut standby = Cluster::start(Options::for_tests()).await.unwrap();
     standby.create_database("app", None).await.unwrap();
     demote(&mut standby).await;
     let folders = [standby.folder().display().to_string(), primary.folder().display().to_string()].join(",");
     let url = format!("postgres:///app?user=postgres&host={folders}&port={},{}", standby.port(), primary.port());
-    let before = world.database_url();
-    world.rewrite(|text| text.replace(&before, &url));
-    let daemon = world.daemon().await;
-    world.upload("photo", "bytes").await;
-    world.until_copied("photo").await;
+    let before = harness.database_url();
+    harness.rewrite(|text| text.replace(&before, &url));
+    let daemon = harness.daemon().await;
+    harness.upload("photo", "bytes").await;
+    harness.until_copied("photo").await;
     assert!(!daemon.log().contains("in recovery"), "{}", daemon.log());
     // When the other is the primary, it is found.
     drop(daemon);
-    let pools = Pools::new(&world.config.database);
+    let pools = Pools::new(&harness.config.database);
     assert_eq!(probe(&pools.work).await.unwrap(), None);
     let mut primary = primary;
     primary.kill_server().await.unwrap();
     let error = probe(&pools.work).await.unwrap_err().to_string();
     assert!(error.contains("is in recovery") && error.contains("cannot reach PostgreSQL at"), "{error}");
-    let reads = Pools::with(&world.config.database, Access::Any);
+    let reads = Pools::with(&harness.config.database, Access::Any);
     assert!(probe(&reads.work).await.unwrap().is_some_and(|server| server.at.contains(&standby.port().to_string())));
     primary.stop().await.unwrap();
     standby.stop().await.unwrap();
@@ -119,8 +119,8 @@ async fn of_several_servers_the_one_that_can_be_written_to_is_used() {
 
 #[tokio::test]
 async fn a_connection_that_answers_that_it_can_only_be_read_is_not_used_again() {
-    let world = World::new().await;
-    let pools = Pools::new(&world.config.database);
+    let harness = Harness::new().await;
+    let pools = Pools::new(&harness.config.database);
     let backend =
         async || -> i32 { sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&pools.work).await.unwrap() };
     let first = backend().await;
@@ -140,12 +140,12 @@ async fn a_connection_that_answers_that_it_can_only_be_read_is_not_used_again() 
 
 #[tokio::test]
 async fn a_transaction_that_does_not_end_ends_with_its_connection() {
-    let world = World::new().await;
-    let pools = Pools::new(&world.config.database);
+    let harness = Harness::new().await;
+    let pools = Pools::new(&harness.config.database);
     let mut transaction = pools.heartbeat.begin().await.unwrap();
     sqlx::query("CREATE TABLE copyhold.t (i int)").execute(&mut *transaction).await.unwrap();
     drop(transaction);
-    world
+    harness
         .until(
             "SELECT to_regclass('copyhold.t') IS NULL AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.database = \
                 (SELECT oid FROM pg_database WHERE datname = current_database()) AND mode = 'AccessExclusiveLock')",
@@ -154,11 +154,11 @@ async fn a_transaction_that_does_not_end_ends_with_its_connection() {
     let transaction = pools.heartbeat.begin().await.unwrap();
     transaction.commit().await.unwrap();
     assert!(
-        world
+        harness
             .queue()
-            .claim(&world.enlist(60).await, &replica("scw"), 1, copyhold_db::lease::LanePosition::BEGINNING)
+            .claim(&harness.enlist(60).await, &replica("scw"), 1, copyhold_db::lease::LanePosition::BEGINNING)
             .await
             .is_ok()
     );
-    migrate(&world.config).await.unwrap();
+    migrate(&harness.config).await.unwrap();
 }

@@ -4,12 +4,12 @@ use std::process::Stdio;
 
 use copyhold_sandbox::s3::{BucketHandle, Fault, Op, PauseGate, Synthetic, When};
 
-use crate::harness::{World, eventually, printed, soon};
+use crate::harness::{Harness, eventually, printed, soon};
 
 const PARKED: &str = "9000000000000000000";
 
-async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
-    let output = world.run(arguments).await;
+async fn said(harness: &Harness, arguments: &[&str]) -> (i32, String) {
+    let output = harness.run(arguments).await;
     (output.status.code().unwrap(), printed(&output))
 }
 
@@ -20,22 +20,22 @@ fn wipe(bucket: &BucketHandle) {
 }
 
 /// Uploads objects of several sizes, one of them in parts, and waits until they are everywhere.
-async fn copied(world: &World, objects: u64) -> Vec<String> {
+async fn copied(harness: &Harness, objects: u64) -> Vec<String> {
     let keys: Vec<_> = (0..objects).map(|i| format!("photo {i}")).collect();
     for (i, key) in (0..).zip(&keys) {
         let size = if i == 7 { 17 << 20 } else { 100 * i };
-        world.bucket("b2").put_synthetic(key, Synthetic::new(i, size));
-        world.insert(key).await;
+        harness.bucket("b2").put_synthetic(key, Synthetic::new(i, size));
+        harness.insert(key).await;
     }
     for key in &keys {
-        world.until_copied(key).await;
+        harness.until_copied(key).await;
     }
     keys
 }
 
-fn assert_same_everywhere(world: &World, keys: &[String]) {
+fn assert_same_everywhere(harness: &Harness, keys: &[String]) {
     for key in keys {
-        let of = |replica: &str| world.bucket(replica).inspect(key).map(|o| o.content);
+        let of = |replica: &str| harness.bucket(replica).inspect(key).map(|o| o.content);
         let wasabi = of("wasabi");
         assert!(wasabi.is_some(), "{key}");
         assert_eq!((of("b2"), of("scw")), (wasabi, wasabi), "{key}");
@@ -44,34 +44,34 @@ fn assert_same_everywhere(world: &World, keys: &[String]) {
 
 #[tokio::test]
 async fn a_secondary_that_lost_its_bucket_is_filled_again_byte_for_byte() {
-    let world = World::new().await;
-    let _daemon = world.daemon().await;
-    let keys = copied(&world, 20).await;
-    wipe(&world.bucket("scw"));
-    let (code, text) = said(&world, &["replica", "reset", "scw", "--check"]).await;
+    let harness = Harness::new().await;
+    let _daemon = harness.daemon().await;
+    let keys = copied(&harness, 20).await;
+    wipe(&harness.bucket("scw"));
+    let (code, text) = said(&harness, &["replica", "reset", "scw", "--check"]).await;
     assert_eq!(
         (code, text.as_str()),
         (0, "20 copies of scw would be taken back and made again: 17.0 MiB\nread from b2 (20)\n")
     );
-    let (code, text) = said(&world, &["replica", "reset", "scw", "--yes"]).await;
+    let (code, text) = said(&harness, &["replica", "reset", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("reset of scw: 20 copies were taken back, to be made again"), "{text}");
     for key in &keys {
-        world.until_copied(key).await;
+        harness.until_copied(key).await;
     }
-    assert_same_everywhere(&world, &keys);
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+    assert_same_everywhere(&harness, &keys);
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
     let told = "SELECT count(*) FROM copyhold.log WHERE event_data ->> 'kind' = 'replica.reset'
                  AND event_data ->> 'replica' = 'scw' AND (event_data ->> 'before')::bigint > 1";
-    assert_eq!(world.value(told).await.unwrap(), "1");
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.resets").await.unwrap(), "0");
-    assert_eq!(said(&world, &["verify", "--sample", "100%"]).await.0, 0);
+    assert_eq!(harness.value(told).await.unwrap(), "1");
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.resets").await.unwrap(), "0");
+    assert_eq!(said(&harness, &["verify", "--sample", "100%"]).await.0, 0);
 }
 
 #[tokio::test]
 async fn what_it_costs_is_printed_first_and_without_a_terminal_nothing_is_done_unless_an_argument_says_so() {
-    let world = World::new().await;
-    world
+    let harness = Harness::new().await;
+    harness
         .execute(
             "INSERT INTO copyhold.object_copies (object_key, size_bytes, b2, wasabi, scw)
              VALUES ('a', 1024, 1, 1, 1), ('b', 2048, NULL, 1, 1), ('c', NULL, NULL, NULL, 1), ('d', 5, 1, 1, NULL)",
@@ -80,175 +80,175 @@ async fn what_it_costs_is_printed_first_and_without_a_terminal_nothing_is_done_u
     let costs = "3 copies of scw are taken back and made again: 3.0 KiB, and 1 of unknown size
 read from b2 (1), wasabi (1)
 1 object would have no copy left anywhere: \"c\", for one\n";
-    let before = world.value("SELECT string_agg(o::text, ' ') FROM copyhold.object_copies o").await;
+    let before = harness.value("SELECT string_agg(o::text, ' ') FROM copyhold.object_copies o").await;
     for verb in ["reset", "move"] {
         if verb == "move" {
-            world.execute("UPDATE copyhold.replicas SET endpoint = 'http://elsewhere', bucket = 'old', pinned_at = 1 WHERE name = 'scw'").await;
+            harness.execute("UPDATE copyhold.replicas SET endpoint = 'http://elsewhere', bucket = 'old', pinned_at = 1 WHERE name = 'scw'").await;
         }
-        let (code, text) = said(&world, &["replica", verb, "scw"]).await;
+        let (code, text) = said(&harness, &["replica", verb, "scw"]).await;
         assert_eq!(code, 1, "{text}");
         assert!(text.contains(costs), "{text}");
         assert!(text.contains("nothing was changed: there is no terminal to ask on; add --yes to do it"), "{text}");
     }
-    assert_eq!(world.value("SELECT string_agg(o::text, ' ') FROM copyhold.object_copies o").await, before);
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.resets").await.unwrap(), "0");
-    world.execute("UPDATE copyhold.object_copies SET scw = NULL").await;
-    let (code, text) = said(&world, &["replica", "move", "scw"]).await;
+    assert_eq!(harness.value("SELECT string_agg(o::text, ' ') FROM copyhold.object_copies o").await, before);
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.resets").await.unwrap(), "0");
+    harness.execute("UPDATE copyhold.object_copies SET scw = NULL").await;
+    let (code, text) = said(&harness, &["replica", "move", "scw"]).await;
     assert_eq!(code, 0, "nothing is on record, so nothing is asked: {text}");
 }
 
 #[tokio::test]
 async fn a_primary_that_lost_its_bucket_is_filled_again_and_nothing_of_the_applications_is_written_over() {
-    let world = World::new().await;
-    let _daemon = world.daemon().await;
-    let mut keys = copied(&world, 20).await;
-    wipe(&world.bucket("b2"));
+    let harness = Harness::new().await;
+    let _daemon = harness.daemon().await;
+    let mut keys = copied(&harness, 20).await;
+    wipe(&harness.bucket("b2"));
     // It goes on uploading: a new object, the same again, and a new content that it is about to register.
-    world.upload("later", "bytes").await;
-    world.bucket("b2").put_synthetic("photo 2", Synthetic::new(2, 200));
-    world.bucket("b2").put("photo 3", "a new content");
-    let (code, text) = said(&world, &["replica", "reset", "b2", "--yes"]).await;
+    harness.upload("later", "bytes").await;
+    harness.bucket("b2").put_synthetic("photo 2", Synthetic::new(2, 200));
+    harness.bucket("b2").put("photo 3", "a new content");
+    let (code, text) = said(&harness, &["replica", "reset", "b2", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
     let changed = keys.remove(3);
     for key in &keys {
-        world.until_copied(key).await;
+        harness.until_copied(key).await;
     }
-    world.until_copied("later").await;
-    assert_same_everywhere(&world, &keys);
-    assert_eq!(world.bucket("b2").writes("photo 2"), 0, "what the application had put there again counts");
+    harness.until_copied("later").await;
+    assert_same_everywhere(&harness, &keys);
+    assert_eq!(harness.bucket("b2").writes("photo 2"), 0, "what the application had put there again counts");
     let row =
         format!("SELECT b2 IS NULL AND due_b2 = {PARKED} FROM copyhold.object_copies WHERE object_key = '{changed}'");
-    world.until(&row).await;
-    assert_eq!(world.bucket("b2").get(&changed).unwrap(), "a new content");
-    world.value("SELECT copyhold.register('photo 3')").await;
-    world.until_copied(&changed).await;
+    harness.until(&row).await;
+    assert_eq!(harness.bucket("b2").get(&changed).unwrap(), "a new content");
+    harness.value("SELECT copyhold.register('photo 3')").await;
+    harness.until_copied(&changed).await;
     for replica in ["b2", "wasabi", "scw"] {
-        assert_eq!(world.bucket(replica).get(&changed).unwrap(), "a new content");
+        assert_eq!(harness.bucket(replica).get(&changed).unwrap(), "a new content");
     }
 }
 
 #[tokio::test]
 async fn a_reset_that_was_killed_goes_on_where_it_was() {
-    let world = World::new().await;
-    world
+    let harness = Harness::new().await;
+    harness
         .execute(
             "INSERT INTO copyhold.object_copies (object_key, b2, scw)
              SELECT 'k' || lpad(i::text, 5, '0'), 5, 5 FROM generate_series(1, 3500) i;
              UPDATE copyhold.object_copies SET due_scw = NULL WHERE object_key = 'k00001'",
         )
         .await;
-    let mut application = world.pool.begin().await.unwrap();
+    let mut application = harness.pool.begin().await.unwrap();
     let hold = "SELECT FROM copyhold.object_copies WHERE object_key = 'k02500' FOR UPDATE";
     sqlx::query(hold).execute(&mut *application).await.unwrap();
-    let mut reset = world.program(&["replica", "reset", "scw", "--yes"]).stdout(Stdio::null()).spawn().unwrap();
+    let mut reset = harness.program(&["replica", "reset", "scw", "--yes"]).stdout(Stdio::null()).spawn().unwrap();
     // All but the row that a daemon has leased.
-    world.until("SELECT count(*) = 1 FROM copyhold.object_copies WHERE scw IS NOT NULL").await;
+    harness.until("SELECT count(*) = 1 FROM copyhold.object_copies WHERE scw IS NOT NULL").await;
     reset.kill().await.unwrap();
     let reached = "SELECT reached || ' ' || cleared FROM copyhold.resets";
-    assert_eq!(world.value(reached).await.unwrap(), "k02000 3499");
-    let (_, text) = said(&world, &["status"]).await;
+    assert_eq!(harness.value(reached).await.unwrap(), "k02000 3499");
+    let (_, text) = said(&harness, &["status"]).await;
     assert!(
         text.contains("the reset of scw, begun ") && text.contains("`copyhold replica reset scw` goes on"),
         "{text}"
     );
     application.rollback().await.unwrap();
-    let (code, text) = said(&world, &["replica", "reset", "scw", "--yes"]).await;
+    let (code, text) = said(&harness, &["replica", "reset", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("the reset of scw begun 20") && text.contains("goes on after \"k02000\""), "{text}");
     assert!(text.contains("3500 copies were taken back"), "{text}");
     let left = "SELECT count(scw) || ' ' || count(due_scw) || ' ' || (SELECT count(*) FROM copyhold.resets)
                 FROM copyhold.object_copies";
-    assert_eq!(world.value(left).await.unwrap(), "0 3499 0", "what was not wanted there is not wanted now");
+    assert_eq!(harness.value(left).await.unwrap(), "0 3499 0", "what was not wanted there is not wanted now");
     let told = "SELECT count(*) FROM copyhold.log WHERE event_data ->> 'kind' = 'replica.reset'";
-    assert_eq!(world.value(told).await.unwrap(), "1");
+    assert_eq!(harness.value(told).await.unwrap(), "1");
 }
 
 #[tokio::test]
 async fn what_is_recorded_after_it_began_stays_and_what_commits_late_from_before_does_not() {
-    let world = World::new().await;
-    world.insert("old").await;
-    let mut late = world.pool.begin().await.unwrap();
+    let harness = Harness::new().await;
+    harness.insert("old").await;
+    let mut late = harness.pool.begin().await.unwrap();
     let insert =
         "INSERT INTO copyhold.object_copies (object_key, b2) VALUES ('late', copyhold.now_utc_micro_seconds())";
     sqlx::query(insert).execute(&mut *late).await.unwrap();
-    let reset = world
+    let reset = harness
         .program(&["replica", "reset", "b2", "--yes"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    world.until("SELECT b2 IS NULL FROM copyhold.object_copies WHERE object_key = 'old'").await;
-    world.insert("new").await;
+    harness.until("SELECT b2 IS NULL FROM copyhold.object_copies WHERE object_key = 'old'").await;
+    harness.insert("new").await;
     late.commit().await.unwrap();
     let output = soon("the reset ends", reset.wait_with_output()).await.unwrap();
     let text = printed(&output);
     assert!(output.status.success() && text.contains("2 copies were taken back"), "{text}");
     let recorded = "SELECT string_agg(object_key, ' ') FROM copyhold.object_copies WHERE b2 IS NOT NULL";
-    assert_eq!(world.value(recorded).await.unwrap(), "new");
+    assert_eq!(harness.value(recorded).await.unwrap(), "new");
 }
 
 #[tokio::test]
 async fn a_copy_that_was_under_way_to_the_lost_bucket_is_read_once_more() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
     let gate = PauseGate::new();
-    world.bucket("scw").order(Fault::HoldAnswer(gate.clone()), When::op(Op::PutObject).next(1));
-    world.upload("photo", "bytes").await;
+    harness.bucket("scw").order(Fault::HoldAnswer(gate.clone()), When::op(Op::PutObject).next(1));
+    harness.upload("photo", "bytes").await;
     soon("it is in the bucket, and no answer has come", gate.holds(1)).await;
-    wipe(&world.bucket("scw"));
-    assert_eq!(said(&world, &["replica", "reset", "scw", "--yes"]).await.0, 0);
+    wipe(&harness.bucket("scw"));
+    assert_eq!(said(&harness, &["replica", "reset", "scw", "--yes"]).await.0, 0);
     let held = "SELECT lock IS NOT NULL AND scw IS NULL FROM copyhold.object_copies";
-    assert_eq!(world.value(held).await.unwrap(), "true", "the lease is its holder's still");
+    assert_eq!(harness.value(held).await.unwrap(), "true", "the lease is its holder's still");
     gate.open();
-    world.until_copied("photo").await;
-    assert_eq!(world.bucket("scw").get("photo"), None);
+    harness.until_copied("photo").await;
+    assert_eq!(harness.bucket("scw").get("photo"), None);
     // Long enough after that, which is shortened here.
-    world.execute("UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1").await;
-    eventually("it is there", async || world.bucket("scw").get("photo").is_some()).await;
-    world.until_copied("photo").await;
+    harness.execute("UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1").await;
+    eventually("it is there", async || harness.bucket("scw").get("photo").is_some()).await;
+    harness.until_copied("photo").await;
 }
 
 #[tokio::test]
 async fn what_was_read_at_the_lost_primary_is_no_proof_for_the_new_one() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    world.bucket("b2").put("photo", "bytes");
+    harness.bucket("b2").put("photo", "bytes");
     let gate = PauseGate::new();
-    world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
-    world.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
-    world.bucket("b2").order(Fault::HoldAnswer(gate.clone()), When::op(Op::GetObject).next(1));
+    harness.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
+    harness.bucket("wasabi").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
+    harness.bucket("b2").order(Fault::HoldAnswer(gate.clone()), When::op(Op::GetObject).next(1));
     // That it is there is found out by reading it.
-    world.sql("INSERT INTO copyhold.object_copies (object_key) VALUES ($1)", "photo").await;
+    harness.sql("INSERT INTO copyhold.object_copies (object_key) VALUES ($1)", "photo").await;
     soon("it is being read", gate.holds(1)).await;
-    wipe(&world.bucket("b2"));
-    assert_eq!(said(&world, &["replica", "reset", "b2", "--yes"]).await.0, 0);
+    wipe(&harness.bucket("b2"));
+    assert_eq!(said(&harness, &["replica", "reset", "b2", "--yes"]).await.0, 0);
     gate.open();
-    world.until_copied("photo").await;
-    assert_eq!(world.bucket("b2").get("photo"), None);
-    world.execute("UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1").await;
-    eventually("it is there", async || world.bucket("b2").get("photo").is_some()).await;
-    world.until_copied("photo").await;
+    harness.until_copied("photo").await;
+    assert_eq!(harness.bucket("b2").get("photo"), None);
+    harness.execute("UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1").await;
+    eventually("it is there", async || harness.bucket("b2").get("photo").is_some()).await;
+    harness.until_copied("photo").await;
 }
 
 #[tokio::test]
 async fn objects_that_were_nowhere_else_are_told() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     for key in ["a", "b", "c"] {
-        world.insert(key).await;
+        harness.insert(key).await;
     }
-    world.execute("UPDATE copyhold.object_copies SET wasabi = 5 WHERE object_key = 'a'").await;
-    let (code, text) = said(&world, &["replica", "reset", "b2", "--check"]).await;
+    harness.execute("UPDATE copyhold.object_copies SET wasabi = 5 WHERE object_key = 'a'").await;
+    let (code, text) = said(&harness, &["replica", "reset", "b2", "--check"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("2 objects would have no copy left anywhere: \"b\", for one"), "{text}");
-    assert_eq!(world.value("SELECT count(b2) FROM copyhold.object_copies").await.unwrap(), "3");
-    let (code, text) = said(&world, &["replica", "reset", "b2", "--yes"]).await;
+    assert_eq!(harness.value("SELECT count(b2) FROM copyhold.object_copies").await.unwrap(), "3");
+    let (code, text) = said(&harness, &["replica", "reset", "b2", "--yes"]).await;
     assert_eq!(code, 0);
     assert!(text.contains("2 objects have no copy left anywhere: \"b\", for one"), "{text}");
     // They are asked for, and wait as anything that is not there yet.
-    let _daemon = world.daemon().await;
-    world
+    let _daemon = harness.daemon().await;
+    harness
         .until(
             "SELECT count(*) = 2 FROM copyhold.object_copies
                   WHERE object_key IN ('b', 'c') AND due_scw > copyhold.now_utc_micro_seconds()",
@@ -258,32 +258,32 @@ async fn objects_that_were_nowhere_else_are_told() {
 
 #[tokio::test]
 async fn damage_at_a_primary_that_was_reset_is_not_taken_for_the_object() {
-    let world = World::new().await;
-    let _daemon = world.daemon().await;
-    world.upload("photo", "bytes of photo").await;
-    world.until_copied("photo").await;
-    assert_eq!(said(&world, &["replica", "reset", "b2", "--yes"]).await.0, 0);
+    let harness = Harness::new().await;
+    let _daemon = harness.daemon().await;
+    harness.upload("photo", "bytes of photo").await;
+    harness.until_copied("photo").await;
+    assert_eq!(said(&harness, &["replica", "reset", "b2", "--yes"]).await.0, 0);
     // It was there all the while.
-    world.until_copied("photo").await;
-    world.bucket("b2").damage("photo", 3);
-    assert_eq!(said(&world, &["verify", "photo"]).await.0, 1);
+    harness.until_copied("photo").await;
+    harness.bucket("b2").damage("photo", 3);
+    assert_eq!(said(&harness, &["verify", "photo"]).await.0, 1);
     // Its ETag is still that of the right bytes.
-    world.until(&format!("SELECT b2 IS NULL AND due_b2 = {PARKED} FROM copyhold.object_copies")).await;
-    assert_eq!(world.bucket("b2").writes("photo"), 0);
+    harness.until(&format!("SELECT b2 IS NULL AND due_b2 = {PARKED} FROM copyhold.object_copies")).await;
+    assert_eq!(harness.bucket("b2").writes("photo"), 0);
 }
 
 #[tokio::test]
 async fn what_cannot_be_reset_is_said() {
-    let mut world = World::new().await;
-    let (code, text) = said(&world, &["replica", "reset", "swc", "--yes"]).await;
+    let mut harness = Harness::new().await;
+    let (code, text) = said(&harness, &["replica", "reset", "swc", "--yes"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("there is no replica \"swc\"; the database has b2, scw, wasabi"), "{text}");
-    let mut daemon = world.daemon().await;
+    let mut daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
     daemon.kill().await;
-    world.rewrite(|text| text.replace("photos-scw", "another"));
-    let (code, text) = said(&world, &["replica", "reset", "scw", "--yes"]).await;
+    harness.rewrite(|text| text.replace("photos-scw", "another"));
+    let (code, text) = said(&harness, &["replica", "reset", "scw", "--yes"]).await;
     assert_eq!(code, 1);
     assert!(text.contains("`copyhold replica move scw` takes that into use"), "{text}");
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.resets").await.unwrap(), "0");
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.resets").await.unwrap(), "0");
 }

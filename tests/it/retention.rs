@@ -8,17 +8,17 @@ use copyhold_db::{
 };
 use sqlx::Connection as _;
 
-use crate::harness::{World, soon};
+use crate::harness::{Harness, soon};
 
 const SPAN: i64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
 const KEEP_ALL: Retention = Retention { keep_for: DAY, keep_bytes: 1 << 40 };
 
 /// A migrated database whose log never had an event.
-async fn world() -> World {
-    let world = World::new().await;
-    world.execute("TRUNCATE copyhold.log; ALTER SEQUENCE copyhold.log_ids RESTART").await;
-    world
+async fn harness() -> Harness {
+    let harness = Harness::new().await;
+    harness.execute("TRUNCATE copyhold.log; ALTER SEQUENCE copyhold.log_ids RESTART").await;
+    harness
 }
 
 /// Everything that a sweep does, until there is nothing more to do.
@@ -28,17 +28,17 @@ async fn sweep(queue: &Database, retention: Retention) {
     }
 }
 
-async fn append(world: &World, events: usize) {
+async fn append(harness: &Harness, events: usize) {
     let sql = format!(
         "SELECT copyhold.append_log(ARRAY(SELECT jsonb_build_object('kind', 'a', 'x', repeat('x', 100))
                                           FROM generate_series(1, {events})))"
     );
-    world.value(&sql).await.unwrap();
+    harness.value(&sql).await.unwrap();
 }
 
 /// The first ids of the partitions, in spans.
-async fn partitions(world: &World) -> String {
-    world
+async fn partitions(harness: &Harness) -> String {
+    harness
         .value(&format!(
             "SELECT coalesce(string_agg((substr(c.relname, 5)::bigint / {SPAN})::text, ' ' ORDER BY substr(c.relname, 5)::bigint), '')
              FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE inhparent = 'copyhold.log'::regclass"
@@ -49,127 +49,127 @@ async fn partitions(world: &World) -> String {
 
 #[tokio::test]
 async fn what_is_older_than_it_is_kept_goes_partition_by_partition() {
-    let (world, keep) = (world().await, Retention { keep_for: 8 * DAY, ..KEEP_ALL });
-    let queue = world.queue();
-    append(&world, 3).await;
+    let (harness, keep) = (harness().await, Retention { keep_for: 8 * DAY, ..KEEP_ALL });
+    let queue = harness.queue();
+    append(&harness, 3).await;
     // A partition is turned when an eighth of the time has passed since it was begun, and not before.
     sweep(&queue, keep).await;
-    assert_eq!(partitions(&world).await, "0 1 2");
-    world.execute("UPDATE copyhold.log SET date_created = now() - interval '25 hours'").await;
+    assert_eq!(partitions(&harness).await, "0 1 2");
+    harness.execute("UPDATE copyhold.log SET date_created = now() - interval '25 hours'").await;
     sweep(&queue, keep).await;
-    append(&world, 2).await;
-    assert_eq!(world.value("SELECT array_agg(id) FROM copyhold.log").await.unwrap(), "{1,2,3,1048576,1048577}");
+    append(&harness, 2).await;
+    assert_eq!(harness.value("SELECT array_agg(id) FROM copyhold.log").await.unwrap(), "{1,2,3,1048576,1048577}");
     sweep(&queue, keep).await;
-    assert_eq!(partitions(&world).await, "0 1 2 3");
-    world.execute("UPDATE copyhold.log SET date_created = now() - interval '8 days 1 hour' WHERE id <= 2").await;
+    assert_eq!(partitions(&harness).await, "0 1 2 3");
+    harness.execute("UPDATE copyhold.log SET date_created = now() - interval '8 days 1 hour' WHERE id <= 2").await;
     sweep(&queue, keep).await;
-    assert_eq!(partitions(&world).await, "0 1 2 3", "one event in it is not old enough");
-    world.execute("UPDATE copyhold.log SET date_created = now() - interval '8 days 1 hour' WHERE id = 3").await;
+    assert_eq!(partitions(&harness).await, "0 1 2 3", "one event in it is not old enough");
+    harness.execute("UPDATE copyhold.log SET date_created = now() - interval '8 days 1 hour' WHERE id = 3").await;
     sweep(&queue, keep).await;
-    assert_eq!(partitions(&world).await, "1 2 3");
-    assert_eq!(world.value("SELECT dropped_through FROM copyhold.log_state").await.unwrap(), "3");
+    assert_eq!(partitions(&harness).await, "1 2 3");
+    assert_eq!(harness.value("SELECT dropped_through FROM copyhold.log_state").await.unwrap(), "3");
     // The partition that is written to stays, whatever its age, until it has been turned.
-    world.execute("UPDATE copyhold.log SET date_created = now() - interval '100 days'").await;
+    harness.execute("UPDATE copyhold.log SET date_created = now() - interval '100 days'").await;
     while queue.tidy_log(LogDuty::Drop, keep).await.unwrap() {}
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "2");
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "2");
     sweep(&queue, keep).await;
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "0");
-    assert_eq!(world.value("SELECT dropped_through FROM copyhold.log_state").await.unwrap(), "1048577");
-    append(&world, 1).await;
-    assert_eq!(world.value("SELECT id FROM copyhold.log").await.unwrap(), (2 * SPAN).to_string());
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "0");
+    assert_eq!(harness.value("SELECT dropped_through FROM copyhold.log_state").await.unwrap(), "1048577");
+    append(&harness, 1).await;
+    assert_eq!(harness.value("SELECT id FROM copyhold.log").await.unwrap(), (2 * SPAN).to_string());
 }
 
 #[tokio::test]
 async fn what_is_more_than_is_kept_goes_oldest_first() {
-    let (world, keep) = (world().await, Retention { keep_bytes: 8 << 20, ..KEEP_ALL });
-    let queue = world.queue();
+    let (harness, keep) = (harness().await, Retention { keep_bytes: 8 << 20, ..KEEP_ALL });
+    let queue = harness.queue();
     for round in 1..=20 {
         // Some 0.9 MiB with its index: a partition is turned when it has more than an eighth of what is kept.
-        append(&world, 5000).await;
+        append(&harness, 5000).await;
         sweep(&queue, keep).await;
         let bytes = queue.log_bytes().await.unwrap();
         assert!(bytes <= keep.keep_bytes, "{bytes} after round {round}");
     }
     let (first, last): (i64, i64) =
-        sqlx::query_as("SELECT min(id), max(id) FROM copyhold.log").fetch_one(&world.pool).await.unwrap();
-    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM copyhold.log").fetch_one(&world.pool).await.unwrap();
+        sqlx::query_as("SELECT min(id), max(id) FROM copyhold.log").fetch_one(&harness.pool).await.unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM copyhold.log").fetch_one(&harness.pool).await.unwrap();
     // Not much less is kept than may be, and it is the latest.
     assert!((15_000..=45_000).contains(&kept), "{kept}");
     assert!(last / SPAN > first / SPAN, "all that is kept is in one partition");
     let dropped: i64 =
-        sqlx::query_scalar("SELECT dropped_through FROM copyhold.log_state").fetch_one(&world.pool).await.unwrap();
+        sqlx::query_scalar("SELECT dropped_through FROM copyhold.log_state").fetch_one(&harness.pool).await.unwrap();
     assert!(dropped < first && dropped > first - SPAN, "{dropped} {first}");
 }
 
 #[tokio::test]
 async fn after_a_month_without_a_sweeper_an_append_makes_the_partition_that_is_missing() {
-    let world = world().await;
-    append(&world, 1).await;
+    let harness = harness().await;
+    append(&harness, 1).await;
     // All that were made ahead are used up, in one jump. The id that found no partition is lost.
-    world.execute(&format!("SELECT setval('copyhold.log_ids', {})", 9 * SPAN - 10)).await;
-    append(&world, 2).await;
-    assert_eq!(partitions(&world).await, "0 1 2 8 9 10");
+    harness.execute(&format!("SELECT setval('copyhold.log_ids', {})", 9 * SPAN - 10)).await;
+    append(&harness, 2).await;
+    assert_eq!(partitions(&harness).await, "0 1 2 8 9 10");
     // A batch that begins in one partition and ends in the next, and the next is missing.
-    world.execute("DROP TABLE copyhold.log_9437184, copyhold.log_10485760").await;
-    append(&world, 8).await;
-    assert_eq!(partitions(&world).await, "0 1 2 8 9 10 11");
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "11");
+    harness.execute("DROP TABLE copyhold.log_9437184, copyhold.log_10485760").await;
+    append(&harness, 8).await;
+    assert_eq!(partitions(&harness).await, "0 1 2 8 9 10 11");
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "11");
     assert_eq!(
-        world.value("SELECT min(id) FROM copyhold.log WHERE id > 9437182").await.unwrap(),
+        harness.value("SELECT min(id) FROM copyhold.log WHERE id > 9437182").await.unwrap(),
         (9 * SPAN + 1).to_string()
     );
     // Others' events come the same way.
-    world.execute(&format!("SELECT setval('copyhold.log_ids', {})", 20 * SPAN)).await;
-    world.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
-    assert_eq!(world.value("SELECT copyhold.move_inbox(10)").await.unwrap(), "1");
+    harness.execute(&format!("SELECT setval('copyhold.log_ids', {})", 20 * SPAN)).await;
+    harness.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
+    assert_eq!(harness.value("SELECT copyhold.move_inbox(10)").await.unwrap(), "1");
 }
 
 #[tokio::test]
 async fn a_partition_that_was_detached_by_hand_is_attached_again_with_what_is_in_it() {
-    let world = world().await;
-    append(&world, 2).await;
+    let harness = harness().await;
+    append(&harness, 2).await;
     // The one that is written, and one that will be.
-    world
+    harness
         .execute(
             "ALTER TABLE copyhold.log DETACH PARTITION copyhold.log_0;
              ALTER TABLE copyhold.log DETACH PARTITION copyhold.log_1048576",
         )
         .await;
-    append(&world, 1).await;
-    assert_eq!(partitions(&world).await, "0 1 2");
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "3");
+    append(&harness, 1).await;
+    assert_eq!(partitions(&harness).await, "0 1 2");
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "3");
     // Who wants to be rid of one gives it another name.
-    world
+    harness
         .execute("ALTER TABLE copyhold.log DETACH PARTITION copyhold.log_0; ALTER TABLE copyhold.log_0 RENAME TO kept")
         .await;
-    append(&world, 1).await;
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "1");
-    assert_eq!(partitions(&world).await, "0 1 2");
+    append(&harness, 1).await;
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "1");
+    assert_eq!(partitions(&harness).await, "0 1 2");
     let left = "SELECT count(*) FROM pg_constraint WHERE conname = 'attached'";
-    assert_eq!(world.value(left).await.unwrap(), "0");
+    assert_eq!(harness.value(left).await.unwrap(), "0");
 }
 
 #[tokio::test]
 async fn a_daemon_copies_on_and_tells_of_it_although_all_partitions_are_used_up() {
-    let world = world().await;
-    world.execute("DROP TABLE copyhold.log_0, copyhold.log_1048576, copyhold.log_2097152").await;
-    let daemon = world.daemon().await;
-    world.upload("photo", "bytes").await;
-    world.until_copied("photo").await;
-    world.until("SELECT count(*) >= 3 FROM pg_inherits WHERE inhparent = 'copyhold.log'::regclass").await;
+    let harness = harness().await;
+    harness.execute("DROP TABLE copyhold.log_0, copyhold.log_1048576, copyhold.log_2097152").await;
+    let daemon = harness.daemon().await;
+    harness.upload("photo", "bytes").await;
+    harness.until_copied("photo").await;
+    harness.until("SELECT count(*) >= 3 FROM pg_inherits WHERE inhparent = 'copyhold.log'::regclass").await;
     assert!(!daemon.log().contains("could not be tidied up"), "{}", daemon.log());
 }
 
 #[tokio::test]
 async fn an_open_reader_delays_the_drop_and_appends_for_moments_only() {
-    let (world, keep) = (world().await, Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL });
-    let queue = world.queue();
-    append(&world, 10).await;
-    world.execute("UPDATE copyhold.log SET date_created = now() - interval '1 day'").await;
+    let (harness, keep) = (harness().await, Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL });
+    let queue = harness.queue();
+    append(&harness, 10).await;
+    harness.execute("UPDATE copyhold.log SET date_created = now() - interval '1 day'").await;
     for duty in [LogDuty::Make, LogDuty::Turn] {
         queue.tidy_log(duty, keep).await.unwrap();
     }
-    let mut reader = world.pool.acquire().await.unwrap().detach();
+    let mut reader = harness.pool.acquire().await.unwrap().detach();
     let mut reading = reader.begin().await.unwrap();
     assert_eq!(
         sqlx::query_scalar::<_, i64>("SELECT count(*) FROM copyhold.log").fetch_one(&mut *reading).await.unwrap(),
@@ -180,7 +180,7 @@ async fn an_open_reader_delays_the_drop_and_appends_for_moments_only() {
         let dropping = queue.tidy_log(LogDuty::Drop, keep);
         let appending = async {
             // While it waits for the reader.
-            let mut connection = world.pool.acquire().await.unwrap();
+            let mut connection = harness.pool.acquire().await.unwrap();
             sqlx::raw_sql("SELECT copyhold.append_log(ARRAY['{}'::jsonb])").execute(&mut *connection).await.unwrap();
         };
         // Behind a drop that waits for its reader it would never end.
@@ -202,14 +202,14 @@ async fn an_open_reader_delays_the_drop_and_appends_for_moments_only() {
     );
     reading.commit().await.unwrap();
     assert!(queue.tidy_log(LogDuty::Drop, keep).await.unwrap());
-    assert_eq!(world.value("SELECT min(id) FROM copyhold.log").await.unwrap(), SPAN.to_string());
+    assert_eq!(harness.value("SELECT min(id) FROM copyhold.log").await.unwrap(), SPAN.to_string());
 }
 
 #[tokio::test]
 async fn two_sweepers_and_an_appender_at_once_keep_the_log_whole() {
-    let (world, keep) = (world().await, Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL });
+    let (harness, keep) = (harness().await, Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL });
     let old = |sql: &str| format!("{sql}; UPDATE copyhold.log SET date_created = now() - interval '2 hours'");
-    world.execute(&old("SELECT copyhold.append_log(ARRAY['{}'::jsonb])")).await;
+    harness.execute(&old("SELECT copyhold.append_log(ARRAY['{}'::jsonb])")).await;
     let sweeping = async |queue: Database| {
         for _ in 0..40 {
             for duty in LogDuty::ALL {
@@ -225,30 +225,30 @@ async fn two_sweepers_and_an_appender_at_once_keep_the_log_whole() {
         let mut last = 0;
         for _ in 0..60 {
             let appended = "SELECT copyhold.append_log(ARRAY['{}', '{}']::jsonb[])";
-            let id: i64 = sqlx::query_scalar(appended).fetch_one(&world.pool).await.unwrap();
+            let id: i64 = sqlx::query_scalar(appended).fetch_one(&harness.pool).await.unwrap();
             assert!(id > last, "{id} after {last}");
             last = id;
-            world.execute("UPDATE copyhold.log SET date_created = now() - interval '2 hours'").await;
+            harness.execute("UPDATE copyhold.log SET date_created = now() - interval '2 hours'").await;
         }
         last
     };
-    let ((), (), last) = tokio::join!(sweeping(world.queue()), sweeping(world.queue()), appending);
-    sweep(&world.queue(), keep).await;
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "0");
-    assert_eq!(world.value("SELECT dropped_through FROM copyhold.log_state").await.unwrap(), last.to_string());
-    assert_eq!(partitions(&world).await.split(' ').count(), 3, "three are ready");
+    let ((), (), last) = tokio::join!(sweeping(harness.queue()), sweeping(harness.queue()), appending);
+    sweep(&harness.queue(), keep).await;
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.log").await.unwrap(), "0");
+    assert_eq!(harness.value("SELECT dropped_through FROM copyhold.log_state").await.unwrap(), last.to_string());
+    assert_eq!(partitions(&harness).await.split(' ').count(), 3, "three are ready");
 }
 
 #[tokio::test]
 async fn a_daemon_keeps_the_log_within_its_retention() {
-    let mut world = world().await;
-    world.rewrite(|text| text + "[events]\nkeep_for = \"1h\"\n");
-    append(&world, 10).await;
-    world.execute("UPDATE copyhold.log SET date_created = now() - interval '2 hours'").await;
+    let mut harness = harness().await;
+    harness.rewrite(|text| text + "[events]\nkeep_for = \"1h\"\n");
+    append(&harness, 10).await;
+    harness.execute("UPDATE copyhold.log SET date_created = now() - interval '2 hours'").await;
     // Before the event of the daemon's start, in the same partition.
     let keep = Retention { keep_for: Duration::from_hours(1), ..KEEP_ALL };
-    assert!(world.queue().tidy_log(LogDuty::Turn, keep).await.unwrap());
-    let _daemon = world.daemon().await;
-    world.until("SELECT dropped_through = 10 FROM copyhold.log_state").await;
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.log WHERE id <= 10").await.unwrap(), "0");
+    assert!(harness.queue().tidy_log(LogDuty::Turn, keep).await.unwrap());
+    let _daemon = harness.daemon().await;
+    harness.until("SELECT dropped_through = 10 FROM copyhold.log_state").await;
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.log WHERE id <= 10").await.unwrap(), "0");
 }

@@ -4,55 +4,55 @@ use copyhold_db::{Database, daemon::Daemon};
 use copyhold_sandbox::s3::{Fault, Op, PauseGate, When};
 use serde_json::Value;
 
-use crate::harness::{World, key, printed, soon};
+use crate::harness::{Harness, key, printed, soon};
 
 const PARKED: &str = "9000000000000000000";
 
 /// Runs a command; its exit code and all that it printed.
-async fn said(world: &World, arguments: &[&str]) -> (i32, String) {
-    let output = world.run(arguments).await;
+async fn said(harness: &Harness, arguments: &[&str]) -> (i32, String) {
+    let output = harness.run(arguments).await;
     (output.status.code().unwrap(), printed(&output))
 }
 
 /// Leases all that scw lacks, as a daemon would.
-async fn leased(world: &World) -> (Database, Daemon, copyhold_core::domain::Lease) {
-    let (queue, daemon) = (world.queue(), world.enlist(60).await);
-    let mut leases = world.claim(&daemon, "scw", 10).await;
+async fn leased(harness: &Harness) -> (Database, Daemon, copyhold_core::domain::Lease) {
+    let (queue, daemon) = (harness.queue(), harness.enlist(60).await);
+    let mut leases = harness.claim(&daemon, "scw", 10).await;
     assert_eq!(leases.len(), 1);
     (queue, daemon, leases.remove(0))
 }
 
 #[tokio::test]
 async fn a_parked_copy_is_retried_and_copied() {
-    let world = World::new().await;
-    let daemon = world.daemon().await;
+    let harness = Harness::new().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    let refusal = world.bucket("scw").order(Fault::answer(400, "KeyTooLongError"), When::op(Op::PutObject));
+    let refusal = harness.bucket("scw").order(Fault::answer(400, "KeyTooLongError"), When::op(Op::PutObject));
     for key in ["photo 1", "photo 2"] {
-        world.upload(key, "bytes").await;
+        harness.upload(key, "bytes").await;
     }
-    world
+    harness
         .until(&format!("SELECT count(*) = 2 FROM copyhold.object_copies WHERE due_scw = {PARKED} AND lock IS NULL"))
         .await;
     refusal.clear();
-    let (code, text) = said(&world, &["retry", "--parked", "--class", "denied"]).await;
+    let (code, text) = said(&harness, &["retry", "--parked", "--class", "denied"]).await;
     assert_eq!((code, text.as_str()), (0, "no such copy is parked\n"));
-    let (code, text) = said(&world, &["retry", "photo 1"]).await;
+    let (code, text) = said(&harness, &["retry", "photo 1"]).await;
     assert_eq!((code, text.as_str()), (0, "1 copy is due now (scw 1)\n"));
-    world.until_copied("photo 1").await;
+    harness.until_copied("photo 1").await;
     let still = format!("SELECT due_scw = {PARKED} FROM copyhold.object_copies WHERE object_key = 'photo 2'");
-    assert_eq!(world.value(&still).await.unwrap(), "true");
-    let (code, text) = said(&world, &["retry", "--parked", "--replica", "scw", "--class", "refused"]).await;
+    assert_eq!(harness.value(&still).await.unwrap(), "true");
+    let (code, text) = said(&harness, &["retry", "--parked", "--replica", "scw", "--class", "refused"]).await;
     assert_eq!((code, text.as_str()), (0, "1 copy is due now (scw 1)\n"));
-    world.until_copied("photo 2").await;
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+    harness.until_copied("photo 2").await;
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
 }
 
 #[tokio::test]
 async fn a_retry_forgets_the_attempts_and_keeps_the_story() {
-    let world = World::new().await;
-    world.insert("photo").await;
-    world
+    let harness = Harness::new().await;
+    harness.insert("photo").await;
+    harness
         .execute(&format!(
             "UPDATE copyhold.object_copies SET due_scw = {PARKED},
                     due_wasabi = copyhold.now_utc_micro_seconds() + 600000000;
@@ -62,212 +62,212 @@ async fn a_retry_forgets_the_attempts_and_keeps_the_story() {
         ))
         .await;
     // Waiting copies are retried with those that are parked only if that is asked for.
-    let (_, text) = said(&world, &["retry", "--parked"]).await;
+    let (_, text) = said(&harness, &["retry", "--parked"]).await;
     assert_eq!(text, "1 copy is due now (scw 1)\n");
-    let (_, text) = said(&world, &["retry", "--failing"]).await;
+    let (_, text) = said(&harness, &["retry", "--failing"]).await;
     assert_eq!(text, "1 copy is due now (wasabi 1)\n");
     let due = "SELECT bool_and(due_scw <= n AND due_wasabi <= n AND b2 IS NOT NULL)
                FROM copyhold.object_copies, copyhold.now_utc_micro_seconds() n";
-    assert_eq!(world.value(due).await.unwrap(), "true");
+    assert_eq!(harness.value(due).await.unwrap(), "true");
     let told = "SELECT bool_and(attempts = 0 AND class = 'denied' AND message = 'no' AND first_at = 1 AND last_at = 2)
                 FROM copyhold.copy_failures";
-    assert_eq!(world.value(told).await.unwrap(), "true");
+    assert_eq!(harness.value(told).await.unwrap(), "true");
     // Both may be said: that is all of them.
     for arguments in [["--parked", "--failing"], ["--failing", "--parked"]] {
         let due = "due_scw = 9000000000000000000, due_wasabi = copyhold.now_utc_micro_seconds() + 600000000";
-        world.execute(&format!("UPDATE copyhold.object_copies SET {due}")).await;
-        let (code, text) = said(&world, &[&["retry"][..], &arguments].concat()).await;
+        harness.execute(&format!("UPDATE copyhold.object_copies SET {due}")).await;
+        let (code, text) = said(&harness, &[&["retry"][..], &arguments].concat()).await;
         assert_eq!((code, text.as_str()), (0, "2 copies are due now (scw 1, wasabi 1)\n"));
     }
 }
 
 #[tokio::test]
 async fn a_retry_of_more_than_one_page_takes_every_copy_once() {
-    let world = World::new().await;
-    world
+    let harness = Harness::new().await;
+    harness
         .execute(&format!(
             "INSERT INTO copyhold.object_copies (object_key, b2, due_scw, due_wasabi)
              SELECT 'k' || i, 1, {PARKED}, copyhold.now_utc_micro_seconds() + 3600000000 + i % 7
              FROM generate_series(1, 2500) i"
         ))
         .await;
-    let (code, text) = said(&world, &["retry", "--failing"]).await;
+    let (code, text) = said(&harness, &["retry", "--failing"]).await;
     assert_eq!((code, text.as_str()), (0, "5000 copies are due now (scw 2500, wasabi 2500)\n"));
     let due = "SELECT count(*) FROM copyhold.object_copies, copyhold.now_utc_micro_seconds() n
                WHERE due_scw <= n AND due_wasabi <= n";
-    assert_eq!(world.value(due).await.unwrap(), "2500");
+    assert_eq!(harness.value(due).await.unwrap(), "2500");
 }
 
 #[tokio::test]
 async fn a_retry_skips_what_a_daemon_holds_and_says_so() {
-    let world = World::new().await;
-    world.insert("held").await;
-    world.insert("free").await;
-    world.execute(&format!("UPDATE copyhold.object_copies SET due_wasabi = {PARKED}")).await;
-    world.execute("UPDATE copyhold.object_copies SET due_scw = NULL WHERE object_key = 'free'").await;
-    let (queue, _daemon, lease) = leased(&world).await;
+    let harness = Harness::new().await;
+    harness.insert("held").await;
+    harness.insert("free").await;
+    harness.execute(&format!("UPDATE copyhold.object_copies SET due_wasabi = {PARKED}")).await;
+    harness.execute("UPDATE copyhold.object_copies SET due_scw = NULL WHERE object_key = 'free'").await;
+    let (queue, _daemon, lease) = leased(&harness).await;
     for arguments in [["retry", "--parked", "--replica", "wasabi"].as_slice(), &["retry", "held"]] {
-        let (code, text) = said(&world, arguments).await;
+        let (code, text) = said(&harness, arguments).await;
         assert_eq!(code, 1, "{text}");
         assert!(text.contains("skipped 1 object that a daemon holds at this moment: \"held\"; try again"), "{text}");
     }
     let due = "SELECT string_agg(object_key, ' ') FROM copyhold.object_copies
                WHERE due_wasabi <= copyhold.now_utc_micro_seconds()";
-    assert_eq!(world.value(due).await.unwrap(), "free");
-    let (code, _) = said(&world, &["park", "held"]).await;
+    assert_eq!(harness.value(due).await.unwrap(), "free");
+    let (code, _) = said(&harness, &["park", "held"]).await;
     assert_eq!(code, 1);
     queue.release(&[(lease.key.clone(), lease.fence)]).await.unwrap();
-    let (code, text) = said(&world, &["retry", "held", "absent"]).await;
+    let (code, text) = said(&harness, &["retry", "held", "absent"]).await;
     assert_eq!(code, 1);
     assert_eq!(text, "1 copy is due now (wasabi 1)\nnot registered: \"absent\" (`copyhold enqueue` registers)\n");
 }
 
 #[tokio::test]
 async fn a_copy_parked_by_hand_is_left_alone_with_the_reason_until_it_is_retried() {
-    let world = World::new().await;
-    world.bucket("b2").put("photo", "bytes");
-    world.insert("photo").await;
-    let (code, text) = said(&world, &["park", "photo", "--replica", "scw", "--because", "legal asks"]).await;
+    let harness = Harness::new().await;
+    harness.bucket("b2").put("photo", "bytes");
+    harness.insert("photo").await;
+    let (code, text) = said(&harness, &["park", "photo", "--replica", "scw", "--because", "legal asks"]).await;
     assert_eq!((code, text.as_str()), (0, "1 copy is parked (scw 1)\n"));
-    let (_, text) = said(&world, &["park", "photo", "--replica", "scw"]).await;
+    let (_, text) = said(&harness, &["park", "photo", "--replica", "scw"]).await;
     assert_eq!(text, "nothing to park: no such copy is wanted, missing and not parked\n");
-    let _daemon = world.daemon().await;
-    world.until("SELECT wasabi IS NOT NULL AND lock IS NULL FROM copyhold.object_copies").await;
+    let _daemon = harness.daemon().await;
+    harness.until("SELECT wasabi IS NOT NULL AND lock IS NULL FROM copyhold.object_copies").await;
     let told = "SELECT class || ': ' || message FROM copyhold.copy_failures";
-    assert_eq!(world.value(told).await.unwrap(), "parked: legal asks");
-    assert!(world.bucket("scw").keys().is_empty());
-    let (_, text) = said(&world, &["retry", "--parked", "--class", "parked"]).await;
+    assert_eq!(harness.value(told).await.unwrap(), "parked: legal asks");
+    assert!(harness.bucket("scw").keys().is_empty());
+    let (_, text) = said(&harness, &["retry", "--parked", "--class", "parked"]).await;
     assert_eq!(text, "1 copy is due now (scw 1)\n");
-    world.until_copied("photo").await;
+    harness.until_copied("photo").await;
 }
 
 #[tokio::test]
 async fn parking_by_hand_keeps_what_had_failed_before() {
-    let world = World::new().await;
-    world.insert("photo").await;
-    world
+    let harness = Harness::new().await;
+    harness.insert("photo").await;
+    harness
         .execute(
             "INSERT INTO copyhold.copy_failures
              SELECT object_key, 'scw', generation, 3, 'transient', 'reset', 1, 2 FROM copyhold.object_copies",
         )
         .await;
-    said(&world, &["park", "photo"]).await;
+    said(&harness, &["park", "photo"]).await;
     let told = "SELECT string_agg(replica || ' ' || class || ' ' || attempts || ' ' || message, '|' ORDER BY replica)
                 FROM copyhold.copy_failures";
     assert_eq!(
-        world.value(told).await.unwrap(),
+        harness.value(told).await.unwrap(),
         "scw parked 0 parked by hand (before that transient: reset)|wasabi parked 0 parked by hand"
     );
 }
 
 #[tokio::test]
 async fn an_object_that_is_forgotten_stays_in_the_buckets() {
-    let world = World::new().await;
-    let _daemon = world.daemon().await;
-    world.upload("photo", "bytes").await;
-    world.insert("missing").await;
-    world.until_copied("photo").await;
-    world.until("SELECT count(*) = 3 FROM copyhold.copy_failures").await;
-    world.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
-    let (code, text) = said(&world, &["forget", "photo", "missing", "absent"]).await;
+    let harness = Harness::new().await;
+    let _daemon = harness.daemon().await;
+    harness.upload("photo", "bytes").await;
+    harness.insert("missing").await;
+    harness.until_copied("photo").await;
+    harness.until("SELECT count(*) = 3 FROM copyhold.copy_failures").await;
+    harness.until("SELECT count(*) = 0 FROM copyhold.object_copies WHERE lock IS NOT NULL").await;
+    let (code, text) = said(&harness, &["forget", "photo", "missing", "absent"]).await;
     assert_eq!(code, 1);
     assert_eq!(text, "forgot 2 objects; what is in the buckets stays there\nnot registered: \"absent\"\n");
     for table in ["object_copies", "copy_failures"] {
-        assert_eq!(world.value(&format!("SELECT count(*) FROM copyhold.{table}")).await.unwrap(), "0");
+        assert_eq!(harness.value(&format!("SELECT count(*) FROM copyhold.{table}")).await.unwrap(), "0");
     }
     for replica in ["b2", "wasabi", "scw"] {
-        assert_eq!(world.bucket(replica).get("photo").unwrap(), "bytes");
+        assert_eq!(harness.bucket(replica).get("photo").unwrap(), "bytes");
     }
 }
 
 #[tokio::test]
 async fn an_object_that_is_being_copied_is_forgotten_only_by_force_and_its_holder_records_nothing() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let gate = PauseGate::new();
-    world.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
-    let daemon = world.daemon().await;
+    harness.bucket("scw").order(Fault::Hold(gate.clone()), When::op(Op::PutObject).next(1));
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    world.upload("photo", "bytes").await;
+    harness.upload("photo", "bytes").await;
     soon("the copy is under way", gate.holds(1)).await;
-    let (code, text) = said(&world, &["forget", "photo"]).await;
+    let (code, text) = said(&harness, &["forget", "photo"]).await;
     assert_eq!(code, 1);
     assert_eq!(text, "forgot 0 objects\nin use at this moment, and left as it is: \"photo\" (try again, or --force)\n");
-    let (code, text) = said(&world, &["forget", "--force", "photo"]).await;
+    let (code, text) = said(&harness, &["forget", "--force", "photo"]).await;
     assert_eq!(code, 0, "{text}");
     gate.open();
-    world.upload("next", "bytes").await;
-    world.until_copied("next").await;
-    assert_eq!(world.value("SELECT string_agg(object_key, ' ') FROM copyhold.object_copies").await.unwrap(), "next");
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+    harness.upload("next", "bytes").await;
+    harness.until_copied("next").await;
+    assert_eq!(harness.value("SELECT string_agg(object_key, ' ') FROM copyhold.object_copies").await.unwrap(), "next");
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
 }
 
 #[tokio::test]
 async fn a_paused_replica_gets_nothing_while_others_go_on_and_catches_up_when_it_is_resumed() {
-    let world = World::new().await;
-    let daemons = [world.daemon().await, world.daemon().await];
+    let harness = Harness::new().await;
+    let daemons = [harness.daemon().await, harness.daemon().await];
     for daemon in &daemons {
         daemon.until_logged("Copying to scw").await;
         daemon.until_logged("Listening").await;
     }
-    let (code, text) = said(&world, &["pause", "scw", "--because", "moving\u{1b} it"]).await;
+    let (code, text) = said(&harness, &["pause", "scw", "--because", "moving\u{1b} it"]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.starts_with("scw is paused until it is resumed (moving\\u{1b} it)\n"), "{text}");
     for daemon in &daemons {
         daemon.until_logged("Not copying to scw: it is paused until it is resumed: moving\\u{1b} it").await;
     }
     for i in 0..20 {
-        world.upload(&format!("photo {i}"), "bytes").await;
+        harness.upload(&format!("photo {i}"), "bytes").await;
     }
-    world.until("SELECT count(wasabi) = 20 FROM copyhold.object_copies WHERE lock IS NULL").await;
-    assert!(world.bucket("scw").keys().is_empty());
+    harness.until("SELECT count(wasabi) = 20 FROM copyhold.object_copies WHERE lock IS NULL").await;
+    assert!(harness.bucket("scw").keys().is_empty());
     // A copy that is due at a paused replica is no failure, and no reason to hold the row.
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
-    let (_, text) = said(&world, &["status"]).await;
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.copy_failures").await.unwrap(), "0");
+    let (_, text) = said(&harness, &["status"]).await;
     assert!(text.contains("scw is paused until it is resumed (moving\\u{1b} it)"), "{text}");
-    let (_, text) = said(&world, &["resume", "scw"]).await;
+    let (_, text) = said(&harness, &["resume", "scw"]).await;
     assert_eq!(text, "scw is resumed: its backlog is copied from now on\n");
-    world.until("SELECT count(scw) = 20 FROM copyhold.object_copies").await;
-    let (code, text) = said(&world, &["resume", "scw"]).await;
+    harness.until("SELECT count(scw) = 20 FROM copyhold.object_copies").await;
+    let (code, text) = said(&harness, &["resume", "scw"]).await;
     assert_eq!((code, text.as_str()), (0, "scw was not paused\n"));
 }
 
 #[tokio::test]
 async fn a_paused_replica_is_still_read() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     // Not at the primary: wasabi is the only source.
-    world.bucket("wasabi").put("photo", "bytes");
-    said(&world, &["pause", "wasabi"]).await;
-    world.execute("INSERT INTO copyhold.object_copies (object_key, wasabi) VALUES ('photo', 1)").await;
-    let _daemon = world.daemon().await;
-    world.until("SELECT scw IS NOT NULL AND b2 IS NOT NULL AND wasabi = 1 FROM copyhold.object_copies").await;
-    assert_eq!(world.bucket("scw").get("photo").unwrap(), "bytes");
+    harness.bucket("wasabi").put("photo", "bytes");
+    said(&harness, &["pause", "wasabi"]).await;
+    harness.execute("INSERT INTO copyhold.object_copies (object_key, wasabi) VALUES ('photo', 1)").await;
+    let _daemon = harness.daemon().await;
+    harness.until("SELECT scw IS NOT NULL AND b2 IS NOT NULL AND wasabi = 1 FROM copyhold.object_copies").await;
+    assert_eq!(harness.bucket("scw").get("photo").unwrap(), "bytes");
 }
 
 #[tokio::test]
 async fn a_pause_for_a_time_ends_by_itself() {
-    let world = World::new().await;
-    let (code, text) = said(&world, &["pause", "scw", "--for", "2s"]).await;
+    let harness = Harness::new().await;
+    let (code, text) = said(&harness, &["pause", "scw", "--for", "2s"]).await;
     assert_eq!(code, 0);
     assert!(text.starts_with("scw is paused until 20"), "{text}");
-    let daemon = world.daemon().await;
-    world.upload("photo", "bytes").await;
-    world.until_copied("photo").await;
+    let daemon = harness.daemon().await;
+    harness.upload("photo", "bytes").await;
+    harness.until_copied("photo").await;
     let later = "SELECT scw >= (SELECT paused_until FROM copyhold.replicas WHERE name = 'scw')
                  FROM copyhold.object_copies";
-    assert_eq!(world.value(later).await.unwrap(), "true");
+    assert_eq!(harness.value(later).await.unwrap(), "true");
     daemon.until_logged("Copying to scw").await;
 }
 
 #[tokio::test]
 async fn explain_tells_each_state_a_copy_can_be_in() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let name = "cats/\u{1b}tom";
-    world.insert(name).await;
-    let (_, text) = said(&world, &["explain", name]).await;
+    harness.insert(name).await;
+    let (_, text) = said(&harness, &["explain", name]).await;
     assert!(text.starts_with("cats/\\u{1b}tom\n  size        not known before the first read\n"), "{text}");
     assert!(text.contains("b2 (primary): recorded ") && text.contains("scw: due since "), "{text}");
     assert!(text.contains("no daemon is alive"), "{text}");
-    world
+    harness
         .execute(&format!(
             "UPDATE copyhold.object_copies SET size_bytes = 2048, content_hash = -1, due_scw = {PARKED},
                     due_wasabi = copyhold.now_utc_micro_seconds() + 7200000000;
@@ -276,8 +276,8 @@ async fn explain_tells_each_state_a_copy_can_be_in() {
              UPDATE copyhold.replicas SET pinned_at = 1, endpoint = 'http://elsewhere', bucket = 'other' WHERE name = 'wasabi'"
         ))
         .await;
-    said(&world, &["pause", "scw", "--because", "why not"]).await;
-    let (code, text) = said(&world, &["explain", name]).await;
+    said(&harness, &["pause", "scw", "--because", "why not"]).await;
+    let (code, text) = said(&harness, &["explain", name]).await;
     assert_eq!(code, 0);
     for told in [
         "size        2048 bytes (2.0 KiB)",
@@ -292,12 +292,12 @@ async fn explain_tells_each_state_a_copy_can_be_in() {
     ] {
         assert!(text.contains(told), "no {told} in\n{text}");
     }
-    world.execute("UPDATE copyhold.object_copies SET due_wasabi = NULL, due_scw = 5").await;
-    let (_queue, daemon, _lease) = leased(&world).await;
-    let (_, text) = said(&world, &["explain", name]).await;
+    harness.execute("UPDATE copyhold.object_copies SET due_wasabi = NULL, due_scw = 5").await;
+    let (_queue, daemon, _lease) = leased(&harness).await;
+    let (_, text) = said(&harness, &["explain", name]).await;
     let holder = format!("held        by daemon {} (host test, pid {}), renewed ", daemon.id, std::process::id());
     assert!(text.contains(&holder) && text.contains("wasabi: not wanted there"), "{text}");
-    let output = world.run(&["explain", "--json", name]).await;
+    let output = harness.run(&["explain", "--json", name]).await;
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["key"], name);
     assert_eq!(json["copies"][0]["replica"], "b2");
@@ -306,25 +306,25 @@ async fn explain_tells_each_state_a_copy_can_be_in() {
     assert_eq!(json["copies"][2]["state"], "not_wanted");
     assert_eq!(json["held"]["host"], "test");
     // Any number that was written into a time's column is shown.
-    world.execute("UPDATE copyhold.object_copies SET lock = 1, b2 = -1, wasabi = 9223372036854775807").await;
-    let (code, text) = said(&world, &["explain", name]).await;
+    harness.execute("UPDATE copyhold.object_copies SET lock = 1, b2 = -1, wasabi = 9223372036854775807").await;
+    let (code, text) = said(&harness, &["explain", name]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("whose lease ran out ") && text.contains("(9223372036854775807 µs)"), "{text}");
 }
 
 #[tokio::test]
 async fn explain_tells_that_holders_of_an_object_have_died() {
-    let world = World::new().await;
-    world.insert("photo").await;
+    let harness = Harness::new().await;
+    harness.insert("photo").await;
     let swept = async |times| {
-        world.execute(&format!(
+        harness.execute(&format!(
             "INSERT INTO copyhold.swept_leases
              SELECT object_key, generation, {times}, copyhold.now_utc_micro_seconds() - 60000000 FROM copyhold.object_copies
              ON CONFLICT (object_key) DO UPDATE SET times = excluded.times"
         )).await;
-        said(&world, &["explain", "photo"]).await.1
+        said(&harness, &["explain", "photo"]).await.1
     };
-    let text = said(&world, &["explain", "photo"]).await.1;
+    let text = said(&harness, &["explain", "photo"]).await.1;
     assert!(!text.contains("abandoned"), "{text}");
     let text = swept(1).await;
     assert!(text.contains("  abandoned   its holder died 1m "), "{text}");
@@ -334,30 +334,30 @@ async fn explain_tells_that_holders_of_an_object_have_died() {
     let text = swept(0).await;
     assert!(text.contains("  abandoned   a holder of it died 1m "), "{text}");
     // What a holder of an older content did is no suspicion of this one.
-    world.value("SELECT copyhold.register('photo')").await;
-    let output = world.run(&["explain", "--json", "photo"]).await;
+    harness.value("SELECT copyhold.register('photo')").await;
+    let output = harness.run(&["explain", "--json", "photo"]).await;
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["abandoned"]["times"], 0);
 }
 
 #[tokio::test]
 async fn explain_tells_of_a_write_that_may_still_arrive() {
-    let world = World::new().await;
-    world.insert("photo").await;
-    world
+    let harness = Harness::new().await;
+    harness.insert("photo").await;
+    harness
         .execute(
             "INSERT INTO copyhold.unsettled (object_key, replica, noted_at, verify_at, settled_at)
              VALUES ('photo', 'wasabi', copyhold.now_utc_micro_seconds() - 60000000, 1, copyhold.now_utc_micro_seconds() + 7200000000)",
         )
         .await;
-    let text = said(&world, &["explain", "photo"]).await.1;
+    let text = said(&harness, &["explain", "photo"]).await.1;
     assert!(text.contains("    a write was sent 1m ") && text.contains("it can arrive no more, in 1h 59m"), "{text}");
 }
 
 #[tokio::test]
 async fn explain_of_an_unknown_key_says_how_to_register_it() {
-    let world = World::new().await;
-    let (code, text) = said(&world, &["explain", "no\u{202e}body"]).await;
+    let harness = Harness::new().await;
+    let (code, text) = said(&harness, &["explain", "no\u{202e}body"]).await;
     assert_eq!(code, 1);
     assert!(text.starts_with("error: \"no\\u{202e}body\" is not registered"), "{text}");
     assert!(text.contains("copyhold enqueue"), "{text}");
@@ -365,29 +365,29 @@ async fn explain_of_an_unknown_key_says_how_to_register_it() {
 
 #[tokio::test]
 async fn what_is_misspelt_is_named_with_what_there_is() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     for arguments in [["pause", "swc"].as_slice(), &["resume", "swc"], &["retry", "--parked", "--replica", "swc"]] {
-        let (code, text) = said(&world, arguments).await;
+        let (code, text) = said(&harness, arguments).await;
         assert_eq!(code, 1, "{text}");
         assert!(text.contains("there is no replica \"swc\"; the configuration has b2, scw, wasabi"), "{text}");
     }
-    let (code, text) = said(&world, &["retry", "--parked", "--class", "denid"]).await;
+    let (code, text) = said(&harness, &["retry", "--parked", "--class", "denid"]).await;
     assert_eq!(code, 2);
     assert!(text.contains("denied") && text.contains("archived"), "{text}");
     for arguments in [["retry"].as_slice(), &["park"], &["forget"], &["pause", "scw", "--for", "0s"], &["explain"]] {
-        let (code, text) = said(&world, arguments).await;
+        let (code, text) = said(&harness, arguments).await;
         assert_eq!(code, 2, "{text}");
     }
-    let (code, text) = said(&world, &["forget", "good", ""]).await;
+    let (code, text) = said(&harness, &["forget", "good", ""]).await;
     assert_eq!(code, 1);
     assert!(text.contains("nothing was forgotten: key 2: a key cannot be empty"), "{text}");
 }
 
 #[tokio::test]
 async fn a_forgotten_object_can_be_registered_again() {
-    let world = World::new().await;
-    world.insert("photo").await;
-    said(&world, &["forget", "photo"]).await;
-    world.insert("photo").await;
-    assert!(world.queue().explain(&key("photo")).await.unwrap().is_some());
+    let harness = Harness::new().await;
+    harness.insert("photo").await;
+    said(&harness, &["forget", "photo"]).await;
+    harness.insert("photo").await;
+    assert!(harness.queue().explain(&key("photo")).await.unwrap().is_some());
 }

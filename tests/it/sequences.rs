@@ -1,7 +1,7 @@
 //! After a switch-over by logical replication the rows are there and the sequences begin again: nothing gets a number that
 //! was given before.
 
-use crate::harness::{World, printed};
+use crate::harness::{Harness, printed};
 
 /// What such a switch-over leaves.
 const BEGIN_AGAIN: &str = "DO $$ DECLARE s regclass; BEGIN
@@ -11,32 +11,32 @@ const BEGIN_AGAIN: &str = "DO $$ DECLARE s regclass; BEGIN
 END $$";
 
 /// Twenty objects that are copied everywhere, and a daemon that has ended.
-async fn copied() -> World {
-    let world = World::new().await;
+async fn copied() -> Harness {
+    let harness = Harness::new().await;
     for number in 0..20 {
-        world.upload(&format!("before-{number}"), "bytes").await;
+        harness.upload(&format!("before-{number}"), "bytes").await;
     }
-    let mut daemon = world.daemon().await;
-    world.until("SELECT bool_and(wasabi IS NOT NULL AND scw IS NOT NULL) FROM copyhold.object_copies").await;
+    let mut daemon = harness.daemon().await;
+    harness.until("SELECT bool_and(wasabi IS NOT NULL AND scw IS NOT NULL) FROM copyhold.object_copies").await;
     daemon.signal(rustix::process::Signal::TERM);
     assert_eq!(daemon.exit_code().await, Some(0));
-    world
+    harness
 }
 
-async fn number(world: &World, sql: &str) -> i64 {
-    world.value(sql).await.unwrap().parse().unwrap()
+async fn number(harness: &Harness, sql: &str) -> i64 {
+    harness.value(sql).await.unwrap().parse().unwrap()
 }
 
 #[tokio::test]
 async fn a_daemon_mends_sequences_that_began_again_before_it_works_and_check_names_them() {
-    let world = copied().await;
-    let check = world.run(&["check"]).await;
+    let harness = copied().await;
+    let check = harness.run(&["check"]).await;
     assert!(printed(&check).contains("no sequence gives a number again"), "{}", printed(&check));
-    let last = number(&world, "SELECT max(id) FROM copyhold.log").await;
-    let generation = number(&world, "SELECT max(generation) FROM copyhold.object_copies").await;
-    let arrival = number(&world, "SELECT max(id) FROM copyhold.object_copies").await;
-    world.execute(BEGIN_AGAIN).await;
-    let check = world.run(&["check"]).await;
+    let last = number(&harness, "SELECT max(id) FROM copyhold.log").await;
+    let generation = number(&harness, "SELECT max(generation) FROM copyhold.object_copies").await;
+    let arrival = number(&harness, "SELECT max(id) FROM copyhold.object_copies").await;
+    harness.execute(BEGIN_AGAIN).await;
+    let check = harness.run(&["check"]).await;
     let text = printed(&check);
     assert!(!check.status.success(), "{text}");
     for said in
@@ -44,44 +44,44 @@ async fn a_daemon_mends_sequences_that_began_again_before_it_works_and_check_nam
     {
         assert!(text.contains(said), "{said} in {text}");
     }
-    let daemon = world.daemon().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Sequences are behind their tables").await;
-    world.upload("after", "bytes").await;
-    world.until_copied("after").await;
-    assert!(number(&world, "SELECT copyhold.register('before-0')").await > generation);
+    harness.upload("after", "bytes").await;
+    harness.until_copied("after").await;
+    assert!(number(&harness, "SELECT copyhold.register('before-0')").await > generation);
     let first_since = "SELECT min(id) FROM copyhold.log WHERE event_data ->> 'object_key' = 'after'";
-    assert!(number(&world, first_since).await > last);
-    assert!(number(&world, "SELECT id FROM copyhold.object_copies WHERE object_key = 'after'").await > arrival);
+    assert!(number(&harness, first_since).await > last);
+    assert!(number(&harness, "SELECT id FROM copyhold.object_copies WHERE object_key = 'after'").await > arrival);
     let again = "SELECT count(*) FROM (SELECT FROM copyhold.object_copies GROUP BY generation HAVING count(*) > 1) g";
-    assert_eq!(number(&world, again).await, 0);
+    assert_eq!(number(&harness, again).await, 0);
     assert!(!daemon.log().contains("refuses the result"), "{}", daemon.log());
 }
 
 #[tokio::test]
 async fn a_daemon_that_runs_through_a_switch_over_loses_no_event_and_refuses_no_result() {
-    let world = copied().await;
-    let daemon = world.daemon().await;
+    let harness = copied().await;
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    let last = number(&world, "SELECT max(id) FROM copyhold.log").await;
-    world.execute(BEGIN_AGAIN).await;
-    world.upload("after", "bytes").await;
-    world.until_copied("after").await;
+    let last = number(&harness, "SELECT max(id) FROM copyhold.log").await;
+    harness.execute(BEGIN_AGAIN).await;
+    harness.upload("after", "bytes").await;
+    harness.until_copied("after").await;
     let first_since = "SELECT min(id) FROM copyhold.log WHERE event_data ->> 'object_key' = 'after'";
-    assert!(number(&world, first_since).await > last);
+    assert!(number(&harness, first_since).await > last);
     assert!(!daemon.log().contains("refuses the result"), "{}", daemon.log());
 }
 
 #[tokio::test]
 async fn migrate_mends_sequences_too_and_a_second_daemon_gets_a_number_of_its_own() {
-    let world = copied().await;
-    let first = world.daemon().await;
-    world.execute(BEGIN_AGAIN).await;
-    let migrated = world.run(&["migrate"]).await;
+    let harness = copied().await;
+    let first = harness.daemon().await;
+    harness.execute(BEGIN_AGAIN).await;
+    let migrated = harness.run(&["migrate"]).await;
     assert!(migrated.status.success(), "{}", printed(&migrated));
     assert!(printed(&migrated).contains("Sequences were behind their tables"), "{}", printed(&migrated));
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.sequences_behind(false)").await.unwrap(), "0");
-    world.execute("SELECT setval('copyhold.daemon_ids', min(id), false) FROM copyhold.daemons").await;
-    let second = world.daemon().await;
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.daemons").await.unwrap(), "2");
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.sequences_behind(false)").await.unwrap(), "0");
+    harness.execute("SELECT setval('copyhold.daemon_ids', min(id), false) FROM copyhold.daemons").await;
+    let second = harness.daemon().await;
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.daemons").await.unwrap(), "2");
     drop((first, second));
 }

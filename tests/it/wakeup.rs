@@ -7,7 +7,7 @@ use copyhold::wakeup::{
 use copyhold_db::{connections::direct_target, daemon::IdleKind};
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{World, printed, soon};
+use crate::harness::{Harness, printed, soon};
 use std::time::Duration;
 
 /// The connections that listen, of those to this database.
@@ -33,8 +33,8 @@ impl Drop for Listening {
 
 impl Listening {
     /// By this harness's configuration, with as much patience.
-    pub async fn begin(world: &World, timing: ListenerTiming) -> Self {
-        let daemon = world.enlist(60).await;
+    pub async fn begin(harness: &Harness, timing: ListenerTiming) -> Self {
+        let daemon = harness.enlist(60).await;
         let (work_waker, work) = wake_channel::channel();
         let (replicas_waker, replicas) = wake_channel::channel();
         let (inbox_waker, inbox) = wake_channel::channel();
@@ -42,10 +42,10 @@ impl Listening {
         let (status, ears) = copyhold::wakeup::listen_status::channel();
         let stop = CancellationToken::new();
         let listener = Listener {
-            wakeup: world.config.database.wakeup,
-            target: direct_target(&world.config.database),
+            wakeup: harness.config.database.wakeup,
+            target: direct_target(&harness.config.database),
             setting: "database.listen_url",
-            queue: world.queue(),
+            queue: harness.queue(),
             daemon: daemon.id,
             status,
             wake_senders: WakeSenders {
@@ -73,20 +73,20 @@ impl Listening {
 
 #[tokio::test]
 async fn each_notice_wakes_those_that_it_is_for() {
-    let world = World::new().await;
-    let mut listening = Listening::begin(&world, ListenerTiming::default()).await;
+    let harness = Harness::new().await;
+    let mut listening = Listening::begin(&harness, ListenerTiming::default()).await;
     listening.until_open().await;
-    world.until(&format!("SELECT wakeup = 'notify' FROM copyhold.daemons WHERE id = {}", listening.id)).await;
-    let queue = world.queue();
+    harness.until(&format!("SELECT wakeup = 'notify' FROM copyhold.daemons WHERE id = {}", listening.id)).await;
+    let queue = harness.queue();
     queue.set_idle(listening.id, IdleKind::Work, true).await.unwrap();
     queue.set_idle(listening.id, IdleKind::Inbox, true).await.unwrap();
-    world.insert("photo").await;
+    harness.insert("photo").await;
     soon("work", listening.work.notified()).await;
-    world.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
+    harness.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
     soon("inbox", listening.inbox.notified()).await;
-    world.value("SELECT copyhold.append_log(ARRAY['{}'::jsonb])").await;
+    harness.value("SELECT copyhold.append_log(ARRAY['{}'::jsonb])").await;
     soon("event", listening.events.notified()).await;
-    world.execute("SELECT pg_notify('copyhold_work', 'replicas')").await;
+    harness.execute("SELECT pg_notify('copyhold_work', 'replicas')").await;
     soon("replicas", listening.replicas.notified()).await;
     // None of these was another waiter's.
     listening.work.arm();
@@ -95,49 +95,52 @@ async fn each_notice_wakes_those_that_it_is_for() {
 
 #[tokio::test]
 async fn a_daemon_that_polls_listens_to_nothing_is_notified_of_nothing_and_finds_work() {
-    let mut world = World::new().await;
-    world.rewrite(|text| text.replace("[database]", "[database]\nwakeup = \"poll\""));
-    let daemon = world.daemon().await;
+    let mut harness = Harness::new().await;
+    harness.rewrite(|text| text.replace("[database]", "[database]\nwakeup = \"poll\""));
+    let daemon = harness.daemon().await;
     daemon.until_logged("Copying to scw").await;
-    world.until("SELECT wakeup = 'poll' FROM copyhold.daemons").await;
-    let mut notices = sqlx::postgres::PgListener::connect_with(&world.pool).await.unwrap();
+    harness.until("SELECT wakeup = 'poll' FROM copyhold.daemons").await;
+    let mut notices = sqlx::postgres::PgListener::connect_with(&harness.pool).await.unwrap();
     notices.listen("copyhold_work").await.unwrap();
     for i in 0..5 {
         let key = format!("photo {i}");
-        world.upload(&key, "bytes").await;
-        world.until_copied(&key).await;
+        harness.upload(&key, "bytes").await;
+        harness.until_copied(&key).await;
     }
-    world.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
-    world.until("SELECT EXISTS (SELECT FROM copyhold.log WHERE event_data = '{\"kind\": \"a\"}')").await;
-    assert_eq!(world.value("SELECT bool_or(sleeping OR inbox_sleeping) FROM copyhold.daemons").await.unwrap(), "false");
+    harness.value("SELECT copyhold.append_event('{\"kind\": \"a\"}')").await;
+    harness.until("SELECT EXISTS (SELECT FROM copyhold.log WHERE event_data = '{\"kind\": \"a\"}')").await;
+    assert_eq!(
+        harness.value("SELECT bool_or(sleeping OR inbox_sleeping) FROM copyhold.daemons").await.unwrap(),
+        "false"
+    );
     let none = tokio::time::timeout(Duration::from_millis(100), notices.recv()).await;
     assert!(none.is_err(), "notified: {none:?}");
-    assert_eq!(world.value(&format!("SELECT count(*) {LISTENING}")).await.unwrap(), "0");
-    let status = printed(&world.run(&["status"]).await);
+    assert_eq!(harness.value(&format!("SELECT count(*) {LISTENING}")).await.unwrap(), "0");
+    let status = printed(&harness.run(&["status"]).await);
     assert!(status.lines().any(|line| line.contains("idle") || line.contains("working")), "{status}");
     assert!(status.contains("poll") && !status.contains("cannot be notified"), "{status}");
 }
 
 #[tokio::test]
 async fn idle_daemons_know_who_looks_first() {
-    let world = World::new().await;
-    let queue = world.queue();
-    let (first, second) = (world.enlist(60).await.id, world.enlist(60).await.id);
+    let harness = Harness::new().await;
+    let queue = harness.queue();
+    let (first, second) = (harness.enlist(60).await.id, harness.enlist(60).await.id);
     assert_eq!(queue.set_idle(second, IdleKind::Work, true).await.unwrap(), 0);
     assert_eq!(queue.set_idle(first, IdleKind::Work, true).await.unwrap(), 0);
     assert_eq!(queue.set_idle(second, IdleKind::Work, true).await.unwrap(), 1);
     // To be woken for something else is another matter.
     assert_eq!(queue.set_idle(second, IdleKind::Inbox, true).await.unwrap(), 0);
     // A dead daemon counts as before no other.
-    world.execute(&format!("UPDATE copyhold.daemons SET alive_until = 1 WHERE id = {first}")).await;
+    harness.execute(&format!("UPDATE copyhold.daemons SET alive_until = 1 WHERE id = {first}")).await;
     assert_eq!(queue.set_idle(second, IdleKind::Work, true).await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn a_daemon_that_was_forgotten_while_it_slept_says_again_that_it_sleeps() {
-    let world = World::new().await;
-    let _daemon = world.daemon().await;
-    world.until("SELECT sleeping AND inbox_sleeping FROM copyhold.daemons").await;
-    world.execute("UPDATE copyhold.daemons SET sleeping = false, inbox_sleeping = false").await;
-    world.until("SELECT sleeping AND inbox_sleeping FROM copyhold.daemons").await;
+    let harness = Harness::new().await;
+    let _daemon = harness.daemon().await;
+    harness.until("SELECT sleeping AND inbox_sleeping FROM copyhold.daemons").await;
+    harness.execute("UPDATE copyhold.daemons SET sleeping = false, inbox_sleeping = false").await;
+    harness.until("SELECT sleeping AND inbox_sleeping FROM copyhold.daemons").await;
 }

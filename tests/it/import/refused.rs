@@ -1,44 +1,44 @@
 //! A table that cannot be imported is refused before the first row, with all obstacles named.
 
 use super::{ESSAY, imported, with_rows};
-use crate::harness::{World, printed};
+use crate::harness::{Harness, printed};
 
 /// A table made so cannot be imported, and the error names all of this.
 async fn assert_refused(table: &str, arguments: &[&str], said: &[&str]) {
-    let world = World::new().await;
-    world.execute(table).await;
-    let (code, text) = imported(&world, arguments).await;
+    let harness = Harness::new().await;
+    harness.execute(table).await;
+    let (code, text) = imported(&harness, arguments).await;
     assert_eq!(code, 1, "{table}: {text}");
     for words in said {
         assert!(text.contains(words), "{table}: no {words} in\n{text}");
     }
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "0");
-    assert_eq!(world.value("SELECT count(*) FROM copyhold.imports").await.unwrap(), "0");
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.object_copies").await.unwrap(), "0");
+    assert_eq!(harness.value("SELECT count(*) FROM copyhold.imports").await.unwrap(), "0");
 }
 
 #[tokio::test]
 async fn a_table_that_is_not_there_may_have_been_misspelt() {
-    let world = with_rows(1).await;
-    let said = async |name: &str| printed(&world.run(&["import", "--table", name]).await);
+    let harness = with_rows(1).await;
+    let said = async |name: &str| printed(&harness.run(&["import", "--table", name]).await);
     assert!(said("objct_copies").await.contains("did you mean public.object_copies?"));
     assert!(said("public.object_copie").await.contains("did you mean public.object_copies?"));
     assert!(said("nothing like it").await.contains("those with a column object_key are public.object_copies"));
     assert!(said("a.b.c").await.contains("there is no table a.b.c"));
     assert!(said("copyhold.object_copies").await.contains("is in Copyhold's own schema"));
-    world.execute("DROP TABLE object_copies").await;
+    harness.execute("DROP TABLE object_copies").await;
     assert!(said("x").await.contains("no table of this database has a column object_key"));
 }
 
 #[tokio::test]
 async fn a_role_that_is_called_as_our_schema_means_the_other_programs_table_too() {
-    let world = with_rows(3).await;
-    world
+    let harness = with_rows(3).await;
+    harness
         .execute(&format!(
             "ALTER DATABASE {} SET search_path = copyhold, public",
-            world.value("current_database()").await.unwrap()
+            harness.value("current_database()").await.unwrap()
         ))
         .await;
-    let (code, text) = imported(&world, &[]).await;
+    let (code, text) = imported(&harness, &[]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("3 rows of public.object_copies read"), "{text}");
 }
@@ -141,11 +141,11 @@ async fn a_primary_that_never_has_a_time_is_asked_about() {
 
 #[tokio::test]
 async fn a_role_without_the_rights_gets_an_error_that_names_them() {
-    let (world, _) = crate::rights::with_roles("import_rights").await;
-    let owner = World::at(crate::harness::cluster().await.url("import_rights"), "").await;
+    let (harness, _) = crate::rights::with_roles("import_rights").await;
+    let owner = Harness::at(crate::harness::cluster().await.url("import_rights"), "").await;
     owner.execute(ESSAY).await;
     owner.execute("INSERT INTO object_copies VALUES ('a', 1704067200000000)").await;
-    let (code, text) = imported(&world, &[]).await;
+    let (code, text) = imported(&harness, &[]).await;
     assert_eq!(code, 1);
     assert!(text.contains("import_rights_daemon\" may not register objects for others"), "{text}");
     assert!(
@@ -154,10 +154,10 @@ async fn a_role_without_the_rights_gets_an_error_that_names_them() {
     );
     owner.execute("GRANT SELECT ON object_copies TO import_rights_daemon").await;
     // To look, it need not write.
-    let (code, text) = imported(&world, &["--dry-run"]).await;
+    let (code, text) = imported(&harness, &["--dry-run"]).await;
     assert_eq!(code, 0, "{text}");
     owner.execute("ALTER TABLE object_copies ENABLE ROW LEVEL SECURITY").await;
-    assert!(imported(&world, &["--dry-run"]).await.1.contains("row security decides which rows"));
+    assert!(imported(&harness, &["--dry-run"]).await.1.contains("row security decides which rows"));
     assert_eq!(imported(&owner, &[]).await.0, 0);
     // A role that may insert is enough.
     owner
@@ -173,7 +173,7 @@ async fn a_role_without_the_rights_gets_an_error_that_names_them() {
         )
         .await;
     let url = crate::harness::cluster().await.socket_url_as("import_rights_mover", "import_rights");
-    let mover = World::at(url, "").await;
+    let mover = Harness::at(url, "").await;
     let (code, text) = imported(&mover, &[]).await;
     assert_eq!(code, 0, "{text}");
 }

@@ -3,29 +3,29 @@
 use copyhold_sandbox::s3::{Fault, Op, Synthetic, When};
 
 use super::{figures, scanned, told};
-use crate::harness::World;
+use crate::harness::Harness;
 
 /// The first two replicas are of stores whose ETags are known to follow S3's formula, one by its provider and one because the operator
 /// says so; copies at wasabi may be adopted.
-async fn world() -> World {
-    let mut world = World::new().await;
-    world.rewrite(|text| {
+async fn harness() -> Harness {
+    let mut harness = Harness::new().await;
+    harness.rewrite(|text| {
         text.replace("[replicas.b2]", "[replicas.b2]\nprovider = \"garage\"")
             .replace("[replicas.wasabi]", "[replicas.wasabi]\nmd5_etags = true\nexisting = \"adopt\"")
     });
-    world
+    harness
 }
 
-async fn adopted(world: &World) -> String {
+async fn adopted(harness: &Harness) -> String {
     let sql = "SELECT coalesce(string_agg(object_key, ' ' ORDER BY object_key), '') FROM copyhold.object_copies
                WHERE wasabi IS NOT NULL AND content_hash IS NULL AND scw IS NULL";
-    world.value(sql).await.unwrap()
+    harness.value(sql).await.unwrap()
 }
 
 #[tokio::test]
 async fn only_the_same_size_and_the_same_etag_of_the_content_make_a_copy() {
-    let world = world().await;
-    let (b2, wasabi) = (world.bucket("b2"), world.bucket("wasabi"));
+    let harness = harness().await;
+    let (b2, wasabi) = (harness.bucket("b2"), harness.bucket("wasabi"));
     for (key, here, there) in [
         ("equal", "bytes", Some("bytes")),
         ("longer", "bytes", Some("bytes and more")),
@@ -50,45 +50,47 @@ async fn only_the_same_size_and_the_same_etag_of_the_content_make_a_copy() {
     b2.put_synthetic_as("odd", big, "abc");
     wasabi.put_synthetic_as("odd", big, "abc");
 
-    let (_, dry) = scanned(&world, &["--adopt", "--dry-run"]).await;
-    let (code, report) = scanned(&world, &["--adopt"]).await;
+    let (_, dry) = scanned(&harness, &["--adopt", "--dry-run"]).await;
+    let (code, report) = scanned(&harness, &["--adopt"]).await;
     assert_eq!((code, figures(&report)), (0, [8, 8, 0, 3, 0]));
     assert_eq!((figures(&dry), &dry["copies_due"]), (figures(&report), &report["copies_due"]));
-    assert_eq!(adopted(&world).await, "empty equal parts/equal");
+    assert_eq!(adopted(&harness).await, "empty equal parts/equal");
     assert_eq!(report["copies_due"], 2 * 8 - 3);
     assert_eq!(report["not_adopted"][0]["why"], "say existing = \"adopt\" in [replicas.scw]");
     // Recorded as of the listing, with one event each, and still wanted elsewhere.
-    world.until("SELECT bool_and(wasabi <= created_at) FROM copyhold.object_copies").await;
+    harness.until("SELECT bool_and(wasabi <= created_at) FROM copyhold.object_copies").await;
     let told = "SELECT count(*) = 3 AND bool_and(event_data -> 'replicas' = '[\"wasabi\"]'
                     AND event_data ->> 'complete' = 'false' AND event_data ->> 'content_hash' IS NULL)
                 FROM copyhold.log WHERE event_data ->> 'kind' = 'object.copied'";
-    world.until(told).await;
+    harness.until(told).await;
     // The daemons compare the others with the source, and park what is another content.
-    let _daemon = world.daemon().await;
-    world.until_copied("missing").await;
-    world.until("SELECT due_wasabi = 9000000000000000000 FROM copyhold.object_copies WHERE object_key = 'other'").await;
+    let _daemon = harness.daemon().await;
+    harness.until_copied("missing").await;
+    harness
+        .until("SELECT due_wasabi = 9000000000000000000 FROM copyhold.object_copies WHERE object_key = 'other'")
+        .await;
     assert_eq!(wasabi.get("other").unwrap(), "BYTES");
 }
 
 #[tokio::test]
 async fn an_etag_of_a_store_whose_formula_is_unknown_proves_nothing() {
-    let mut world = world().await;
-    world.rewrite(|text| text.replacen("provider = \"garage\"", "provider = \"generic\"", 1));
-    world.bucket("b2").put("equal", "bytes");
-    world.bucket("wasabi").put("equal", "bytes");
-    assert_eq!(figures(&scanned(&world, &["--adopt"]).await.1), [1, 1, 0, 0, 0]);
+    let mut harness = harness().await;
+    harness.rewrite(|text| text.replacen("provider = \"garage\"", "provider = \"generic\"", 1));
+    harness.bucket("b2").put("equal", "bytes");
+    harness.bucket("wasabi").put("equal", "bytes");
+    assert_eq!(figures(&scanned(&harness, &["--adopt"]).await.1), [1, 1, 0, 0, 0]);
 }
 
 #[tokio::test]
 async fn a_registered_row_takes_a_copy_over_only_if_it_is_what_was_listed() {
-    let world = world().await;
+    let harness = harness().await;
     let keys = ["fits", "leased", "read", "sized", "parked", "unwanted", "lost", "swept"];
     for key in keys {
-        world.bucket("b2").put(key, "bytes");
-        world.bucket("wasabi").put(key, "bytes");
-        world.insert(key).await;
+        harness.bucket("b2").put(key, "bytes");
+        harness.bucket("wasabi").put(key, "bytes");
+        harness.insert(key).await;
     }
-    world
+    harness
         .execute(
             "UPDATE copyhold.object_copies SET lock = 9e15, lease = 1 WHERE object_key = 'leased';
              UPDATE copyhold.object_copies SET content_hash = 1, size_bytes = 5 WHERE object_key = 'read';
@@ -100,22 +102,22 @@ async fn a_registered_row_takes_a_copy_over_only_if_it_is_what_was_listed() {
         )
         .await;
     let generation = "SELECT generation FROM copyhold.object_copies WHERE object_key = 'fits'";
-    let before = world.value(generation).await;
-    let (_, dry) = scanned(&world, &["--adopt", "--dry-run"]).await;
-    let (code, report) = scanned(&world, &["--adopt"]).await;
+    let before = harness.value(generation).await;
+    let (_, dry) = scanned(&harness, &["--adopt", "--dry-run"]).await;
+    let (code, report) = scanned(&harness, &["--adopt"]).await;
     assert_eq!((code, figures(&report), figures(&dry)), (0, [8, 0, 8, 1, 0], [8, 0, 8, 1, 0]));
-    assert_eq!((adopted(&world).await.as_str(), world.value(generation).await), ("fits", before));
+    assert_eq!((adopted(&harness).await.as_str(), harness.value(generation).await), ("fits", before));
 }
 
 #[tokio::test]
 async fn a_listing_of_another_replica_that_fails_leads_to_no_conclusion() {
-    let world = world().await;
+    let harness = harness().await;
     for key in ["a", "b"] {
-        world.bucket("b2").put(key, "bytes");
-        world.bucket("wasabi").put(key, "bytes");
+        harness.bucket("b2").put(key, "bytes");
+        harness.bucket("wasabi").put(key, "bytes");
     }
-    let denied = world.bucket("wasabi").order(Fault::access_denied(), When::op(Op::ListObjectsV2));
-    let (code, text) = told(&world, &["--adopt"]).await;
+    let denied = harness.bucket("wasabi").order(Fault::access_denied(), When::op(Op::ListObjectsV2));
+    let (code, text) = told(&harness, &["--adopt"]).await;
     assert_eq!(code, 0, "{text}");
     assert!(
         text.contains(
@@ -123,7 +125,7 @@ async fn a_listing_of_another_replica_that_fails_leads_to_no_conclusion() {
         ),
         "{text}"
     );
-    assert_eq!(adopted(&world).await, "");
+    assert_eq!(adopted(&harness).await, "");
     denied.clear();
-    assert_eq!(figures(&scanned(&world, &["--adopt"]).await.1), [2, 0, 2, 2, 0]);
+    assert_eq!(figures(&scanned(&harness, &["--adopt"]).await.1), [2, 0, 2, 2, 0]);
 }
