@@ -384,7 +384,7 @@ impl Bindings {
     }
 
     /// Records when a bucket was seen to hold objects, by its store's clock; unless that was recorded within the last
-    /// [`INSPECTION_VALID_FOR`].
+    /// [`INSPECTION_VALID_FOR`](crate::replica::INSPECTION_VALID_FOR).
     pub async fn note_look(&self, replica: &ReplicaName, date: SystemTime) -> Result<(), DatabaseError> {
         self.0.note_look(replica, date).await
     }
@@ -452,7 +452,7 @@ impl EventLog {
         self.0.log_tail(after, most_bytes).await
     }
 
-    /// Returns the events from `from` on and before `end`, up to [`LOG_PAGE`] ids and about `most_bytes`, but at least
+    /// Returns the events from `from` on and before `end`, up to [`LOG_PAGE`](crate::log::LOG_PAGE) ids and about `most_bytes`, but at least
     /// one.
     pub async fn log_page(&self, from: i64, end: i64, most_bytes: i64) -> Result<LogPart, DatabaseError> {
         self.0.log_page(from, end, most_bytes).await
@@ -495,12 +495,13 @@ impl Duties {
         self.0.pull_in(stepped, lease_time).await
     }
 
-    /// Checks due uploads of one replica, and postpones their next check by [`UPLOAD_CHECK_INTERVAL`].
+    /// Checks due uploads of one replica, and postpones their next check by
+    /// [`UPLOAD_CHECK_INTERVAL`](crate::lease::UPLOAD_CHECK_INTERVAL).
     pub async fn check_uploads(&self, replica: &ReplicaName, quiet: Duration) -> Result<UploadCheck, DatabaseError> {
         self.0.check_uploads(replica, quiet).await
     }
 
-    /// Counts the journaled uploads at a replica, up to [`COUNTED`].
+    /// Counts the journaled uploads at a replica, up to 100,000.
     pub async fn count_uploads(&self, replica: &ReplicaName) -> Result<i64, DatabaseError> {
         self.0.count_uploads(replica).await
     }

@@ -48,7 +48,7 @@ pub struct Report {
 
 /// The value that clears a replica's time. µs since the copy was proven are not negative; NULL leaves the time
 /// unchanged.
-const WRITE_DELAY: i64 = -1;
+const CLEARED: i64 = -1;
 
 /// `$1`–`$10` one entry per report: key, fence, generation, size, hash, release, hash of the metadata, and of the
 /// source its name, Last-Modified and tag; `$11` whether its holder survived.
@@ -57,7 +57,7 @@ const WRITE_DELAY: i64 = -1;
 /// `$19`, `$20` one entry per copy whose failures are cleared: key, replica.
 /// `$21`–`$26` one entry per unsettled write: key, replica, size, hash, hash of the metadata, µs to settle.
 /// `$27` one entry per report: what is not carried over, as words separated by commas.
-/// Then two arrays per replica, one entry per report: µs since its copy was proven, or [`CLEAR`], and µs until it is
+/// Then two arrays per replica, one entry per report: µs since its copy was proven, or [`CLEARED`], and µs until it is
 /// due (NULL: unchanged, the greatest value: parked).
 const FIRST_OF_REPLICAS: usize = 28;
 
@@ -101,7 +101,7 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
         format!(
             ",
            {copy} = CASE WHEN a.t{i} >= 0 THEN greatest({schema}.now_utc_micro_seconds() - a.t{i}, o.created_at)
-                         WHEN a.t{i} = {WRITE_DELAY} THEN NULL ELSE o.{copy} END,
+                         WHEN a.t{i} = {CLEARED} THEN NULL ELSE o.{copy} END,
            {due} = CASE WHEN a.d{i} IS NULL OR o.{due} IS NULL THEN o.{due} WHEN a.d{i} = {PARKED} THEN {PARKED}
                         ELSE {schema}.now_utc_micro_seconds() + a.d{i} END"
         )
@@ -312,7 +312,7 @@ fn change(report: &Report, replica: &ReplicaName, now: Instant) -> (Option<i64>,
     match report.outcomes.iter().find(|(r, _)| r == replica) {
         None => (None, None),
         Some((_, Outcome::Recorded { proven, .. })) => (Some(micros(now.saturating_duration_since(*proven))), None),
-        Some((_, Outcome::Cleared { next, .. })) => (Some(WRITE_DELAY), Some(due(*next))),
+        Some((_, Outcome::Cleared { next, .. })) => (Some(CLEARED), Some(due(*next))),
         Some((_, Outcome::Failed { next, .. })) => (None, Some(due(*next))),
         Some((_, Outcome::Deferred { delay })) => (None, Some(micros(*delay))),
     }

@@ -136,7 +136,7 @@ impl Database {
         Ok(UploadCheck { condemned: condemned.collect::<Result<_, DatabaseError>>()?, more })
     }
 
-    /// Counts the journaled uploads at a replica, up to [`COUNTED`].
+    /// Counts the journaled uploads at a replica, up to 100,000.
     pub async fn count_uploads(&self, replica: &ReplicaName) -> Result<i64, DatabaseError> {
         let schema = self.schema.quoted();
         let sql = trusted_sql(format!(

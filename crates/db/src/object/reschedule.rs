@@ -92,8 +92,7 @@ impl Database {
 
     /// Parks those copies of one replica that are wanted, not recorded and not parked yet. `because` becomes the
     /// message of their entry in `copy_failures`, whose class is [`PARKED_BY_OPERATOR`]: no failure of a store, so no
-    /// [`Class`].
-    /// [`FailureClass`]: copyhold_core::domain::FailureClass
+    /// [`FailureClass`](copyhold_core::domain::FailureClass).
     pub async fn park(
         &self,
         replica: &ReplicaName,

@@ -20,7 +20,7 @@ pub struct FailingCopy {
     pub last_seconds_ago: f64,
 }
 
-/// How exact the figures of [`FailingCopies`] are.
+/// How exact the figures of failing copies are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailingCount {
