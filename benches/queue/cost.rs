@@ -40,7 +40,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
         for statement in STATEMENTS {
             let sql = "SELECT (sum(shared_blks_hit + shared_blks_read) / $2)::double precision,
        (sum(wal_bytes) / $2)::double precision, sum(calls)::bigint
-  FROM pg_stat_statements WHERE query LIKE '%queue::' || $1 || '%'";
+  FROM pg_stat_statements WHERE query LIKE '%lease::' || $1 || '%'";
             let counted: (f64, f64, i64) =
                 sqlx::query_as(sql).bind(statement).bind(i64::from(OBJECTS)).fetch_one(&ground.pool).await?;
             let (buffers, wal, calls) = counted;
