@@ -103,7 +103,8 @@ impl Proxies {
         Ok(intercept.map(|intercept| Proxy { intercept, variable: variable.name.clone() }))
     }
 
-    /// Returns the URL of the proxy for https, which may hold a password, and `NO_PROXY`, for a library that decides by itself.
+    /// Returns the URL of the proxy for https, which may hold a password, and `NO_PROXY`, for a library that decides
+    /// by itself.
     #[must_use]
     pub fn of_https(&self) -> Option<(&str, &str)> {
         let url = self.https.as_ref()?.url.as_ref().ok()?;

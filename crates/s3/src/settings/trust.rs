@@ -89,7 +89,8 @@ impl Authorities {
         FileStamps(self.sources.iter().flat_map(AuthoritySource::files).map(stamp).collect())
     }
 
-    /// Returns the authorities that the files hold now. Error: what is wrong with a file, in a clause that begins with its path.
+    /// Returns the authorities that the files hold now. Error: what is wrong with a file, in a clause that begins with
+    /// its path.
     pub fn read_again(&self) -> Result<Vec<CertificateDer<'static>>, String> {
         let mut certificates = Vec::new();
         for source in &self.sources {
@@ -148,7 +149,8 @@ impl Trust {
         Ok(Self::named(CA_FILE, path.display().to_string(), vec![source], certificates))
     }
 
-    /// Reads the authorities that `AWS_CA_BUNDLE` names, else those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, else the machine's.
+    /// Reads the authorities that `AWS_CA_BUNDLE` names, else those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, else the
+    /// machine's.
     ///
     /// `variable` returns the value of a variable of the environment.
     pub fn of_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, InvalidVariable> {
