@@ -64,8 +64,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Returns options for a fast cluster, with enough connections for many tests at once. A killed server loses nothing
-    /// that was committed; a machine that fails may lose everything.
+    /// Returns options for a fast cluster, with enough connections for many tests at once. A killed server loses
+    /// nothing that was committed; a machine that fails may lose everything.
     #[must_use]
     pub fn for_tests() -> Self {
         Self { durable: false, max_connections: 300, ..Self::default() }
@@ -84,7 +84,7 @@ impl Options {
 pub struct Cluster {
     binaries: Binaries,
     account: Option<SystemUser>,
-    guardian: ProcessGuard,
+    guard: ProcessGuard,
     /// `None` after [`Cluster::kill_server`].
     server: Option<Child>,
     port: u16,
@@ -97,11 +97,11 @@ impl Cluster {
     pub async fn start(options: Options) -> Result<Self, SandboxError> {
         let binaries = Binaries::find().await?;
         let account = SystemUser::if_root()?;
-        let guardian = ProcessGuard::start(options.parent.as_deref(), "copyhold-pg", account.as_ref()).await?;
+        let guard = ProcessGuard::start(options.parent.as_deref(), "copyhold-pg", account.as_ref()).await?;
         let mut cluster = Self {
             binaries,
             account,
-            guardian,
+            guard,
             server: None,
             port: options.port.unwrap_or_default(),
             password: format!("{:032x}", rand::random::<u128>()),
@@ -137,7 +137,7 @@ impl Cluster {
 
     /// Returns the folder that holds everything that the cluster has on disk.
     pub fn folder(&self) -> &Path {
-        self.guardian.folder()
+        self.guard.folder()
     }
 
     /// Creates a database, as a copy of `template` if given, which must have no connections.
@@ -162,7 +162,7 @@ impl Cluster {
         }
         server.wait().await.map_err(SandboxError::process("postgres"))?;
         self.server = None;
-        self.guardian.forget(PROGRAM);
+        self.guard.forget(PROGRAM);
         Ok(())
     }
 
@@ -176,12 +176,12 @@ impl Cluster {
     pub async fn stop(mut self) -> Result<(), SandboxError> {
         // Its data is removed anyway, so no checkpoint is needed.
         self.kill_server().await?;
-        self.guardian.dismiss().await.map_err(SandboxError::process("the sandbox's guardian"))
+        self.guard.dismiss().await.map_err(SandboxError::process("the sandbox's guard"))
     }
 
     /// Returns the last lines of the server's log, for error messages.
     pub fn log_tail(&self) -> String {
-        self.guardian.log_tail(PROGRAM)
+        self.guard.log_tail(PROGRAM)
     }
 
     async fn create(&mut self) -> Result<(), SandboxError> {
@@ -196,7 +196,7 @@ impl Cluster {
         let launched = self.launch(&self.binaries.initdb(), &arguments);
         let mut initdb = launched.map_err(SandboxError::process("initdb"))?;
         let status = initdb.wait().await.map_err(SandboxError::process("initdb"))?;
-        self.guardian.forget(PROGRAM);
+        self.guard.forget(PROGRAM);
         if status.success() {
             return Ok(());
         }
@@ -236,7 +236,7 @@ impl Cluster {
 
     fn launch(&self, program: &Path, arguments: &[String]) -> io::Result<Child> {
         let account = self.account.as_ref();
-        self.guardian.launch(PROGRAM, End::Quit, program, account, |command| {
+        self.guard.launch(PROGRAM, End::Quit, program, account, |command| {
             command.args(arguments);
         })
     }
@@ -249,7 +249,7 @@ impl Cluster {
             let server = self.server.as_mut().expect("just started");
             if server.try_wait().map_err(SandboxError::process("postgres"))?.is_some() {
                 self.server = None;
-                self.guardian.forget(PROGRAM);
+                self.guard.forget(PROGRAM);
                 let log = self.log_tail();
                 return Err(SandboxError::of_log(log, self.folder(), self.port, "PostgreSQL ended while it started"));
             }

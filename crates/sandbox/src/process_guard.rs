@@ -48,7 +48,7 @@ impl ProcessGuard {
         let mut tried = Vec::new();
         for candidate in candidates {
             match Self::start_in(&candidate, name, account).await {
-                Ok(guardian) => return Ok(guardian),
+                Ok(guard) => return Ok(guard),
                 Err(why) => tried.push((candidate, why)),
             }
         }

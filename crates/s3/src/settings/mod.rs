@@ -67,12 +67,14 @@ pub struct StoreOverrides {
     pub max_put_bytes: Option<u64>,
     /// A store with a lower limit refuses the object only after everything was sent.
     pub max_object_bytes: Option<u64>,
-    /// Stores that keep keys as file names or in small pages answer longer ones with 500 or 503, as if they were unhealthy.
+    /// Stores that keep keys as file names or in small pages answer longer ones with 500 or 503, as if they were
+    /// unhealthy.
     pub max_key_bytes: Option<usize>,
-    /// The store refuses a wrong Content-MD5 and keeps nothing of it: a copy whose ETag is not an MD5 need not be read back.
+    /// The store refuses a wrong Content-MD5 and keeps nothing of it: a copy whose ETag is not an MD5 need not be read
+    /// back.
     pub checks_md5: Option<bool>,
-    /// The store's ETags are MD5s, of a PUT and of the parts' MD5s. Otherwise every copy that a scan finds there is read
-    /// before it is adopted.
+    /// The store's ETags are MD5s, of a PUT and of the parts' MD5s. Otherwise every copy that a scan finds there is
+    /// read before it is adopted.
     pub md5_etags: Option<bool>,
     /// The store alters metadata, such as `a-b` for `a_b`, and its copies count all the same.
     pub accepts_altered_metadata: Option<bool>,

@@ -1,4 +1,5 @@
-//! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, each in upper or lower case: which proxy stands before a store.
+//! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, each in upper or lower case: which proxy stands before a
+//! store.
 //!
 //! No message shows a proxy's credentials.
 
@@ -111,8 +112,8 @@ impl Proxies {
         Some((url, &self.exempt))
     }
 
-    /// Returns whether `NO_PROXY` has the host. The library supports addresses, networks and domains, but neither ports nor
-    /// an asterisk for addresses.
+    /// Returns whether `NO_PROXY` has the host. The library supports addresses, networks and domains, but neither ports
+    /// nor an asterisk for addresses.
     fn exempts(&self, host: &str, port: Option<u16>) -> bool {
         let mut plain = Vec::new();
         for entry in self.exempt.split([',', ' ', '\t', '\n']).filter(|entry| !entry.is_empty()) {

@@ -255,8 +255,8 @@ fn unreadable(error: &io::Error) -> String {
     }
 }
 
-/// Returns the authorities in the regular files of a folder. It skips files that cannot be read, or hold something else,
-/// as other programs do.
+/// Returns the authorities in the regular files of a folder. It skips files that cannot be read, or hold something
+/// else, as other programs do.
 fn pem_folder(folder: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {

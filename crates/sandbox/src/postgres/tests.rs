@@ -67,7 +67,7 @@ async fn a_cluster_answers_and_is_gone_after_stop() {
 async fn stop_removes_everything_even_if_the_guardian_was_killed() {
     let mut cluster = Cluster::start(Options::for_tests()).await.unwrap();
     let folder = cluster.folder().to_path_buf();
-    cluster.guardian.kill().await;
+    cluster.guard.kill().await;
     cluster.stop().await.unwrap();
     assert!(!folder.exists());
 }

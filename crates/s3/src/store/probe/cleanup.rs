@@ -146,8 +146,8 @@ impl Probe<'_> {
         failed
     }
 
-    /// Returns what is to be removed by key alone. In a bucket with versions such a deletion adds a marker, even for a key
-    /// that never existed: so keys with a known version and missing keys are left out.
+    /// Returns what is to be removed by key alone. In a bucket with versions such a deletion adds a marker, even for a
+    /// key that never existed: so keys with a known version and missing keys are left out.
     async fn without_known_version(&self) -> Vec<Version> {
         let listed = self.our_keys().await.unwrap_or_default();
         let keys: BTreeSet<_> = self.cleanup.keys.iter().cloned().chain(listed).collect();

@@ -186,8 +186,8 @@ impl Profile {
         })
     }
 
-    /// Returns whether a successful request with our Content-MD5 proves that the bytes arrived, although the answer's ETag
-    /// is another: the store checks the hash, and does not promise that its ETags are MD5s.
+    /// Returns whether a successful request with our Content-MD5 proves that the bytes arrived, although the answer's
+    /// ETag is another: the store checks the hash, and does not promise that its ETags are MD5s.
     #[must_use]
     pub fn proves_by_hash(&self, in_parts: bool) -> bool {
         let etag = if in_parts { self.etags.of_parts_is_md5s } else { self.etags.of_put_is_md5 };

@@ -108,7 +108,8 @@ const GARAGE: Profile = Profile {
     ..GENERIC
 };
 
-/// Measured with Ceph's gateway 16.2.15. The answer of CompleteMultipartUpload may have an empty ETag, HEAD has the right one.
+/// Measured with Ceph's gateway 16.2.15. The answer of CompleteMultipartUpload may have an empty ETag, HEAD has the
+/// right one.
 const CEPH: Profile = Profile {
     provider: Provider::Ceph,
     // The store accepts a CRC-64 and does not check it.
