@@ -1,6 +1,6 @@
-//! What benchmarks have in common: a stage to play on, the machine they run on, and the lines they print.
+//! Shared by the benchmarks: their environments, the machine they run on, and the lines they print.
 //!
-//! Each sets up and tears down all it needs. One that found a bar missed ends with 0 all the same: it has told so.
+//! Each sets up and tears down all it needs. A benchmark that misses a bar prints that, and still exits with 0.
 //! Any other exit code means that nothing was measured.
 
 pub mod comparison;
@@ -20,10 +20,10 @@ use anyhow::bail;
 use stores::Stores;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Far more than any of them takes: something that waits in vain is to be told.
+/// Far more than any benchmark takes: one that waits in vain is reported.
 const AT_MOST: Duration = Duration::from_mins(40);
 
-/// Plays those of the bars, in their order, whose labels are asked for; all if none is.
+/// Runs the bars whose labels are named, in their order; all if none is.
 pub async fn play_bars(
     asked: &[String],
     bars: &[&'static str],
@@ -46,7 +46,7 @@ pub async fn play_bars(
     .await
 }
 
-/// Runs a benchmark. Asked to end, it drops it, and with it every process and folder that it made.
+/// Runs a benchmark. A signal drops it, and with it every process and folder that it made.
 pub async fn play(benchmark: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -1,11 +1,11 @@
-//! Memory of a daemon whose every worker is inside a huge object.
+//! The memory of a daemon whose workers all copy huge objects.
 
 use std::time::{Duration, Instant};
 
 use super::copyhold_daemon::CopyholdDaemon;
 use crate::common::{machine, report::at_most, stores::Stores};
 
-/// Objects under way. One target may keep three quarters of the workers, and all of these want the same targets.
+/// Objects under way. One target may use three quarters of the workers, and all objects have the same targets.
 const OBJECTS: u32 = 64;
 const WORKERS: u32 = 85;
 const FOR: Duration = Duration::from_mins(1);
@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) async fn play() -> anyhow::Result<()> {
     println!("- {OBJECTS} workers inside objects of 5 GiB");
-    // All of one content, which is hashed once.
+    // All objects have one content, which is hashed once.
     let stores = Stores::elsewhere((1..=OBJECTS).map(|i| format!("object-{i}:1:5GiB"))).await?;
     let settings = format!("[workers]\ncount = {WORKERS}\nreserved = 0\nmemory = \"{BUDGET_MIB}MiB\"\n");
     let mut ours = CopyholdDaemon::begin(&stores, &settings).await?;
@@ -41,7 +41,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
         machine::load()
     );
     at_most("C4", "peak-rss-mib-64-workers", peak, BUDGET_MIB + 100.0);
-    // It would be busy for minutes: nothing more is to be learned from it.
+    // The daemon would be busy for minutes, without any further result.
     ours.daemon.kill().await?;
     ours.stage.end().await?;
     stores.end().await

@@ -1,19 +1,19 @@
-//! The ways in which one object goes wrong, at a target and at the source.
+//! The kinds of faults of one object, at a target and at the source.
 
 use std::time::Duration;
 
 use copyhold_sandbox::s3::Fault;
 
-/// One way.
+/// One kind of fault.
 pub(super) struct Kind {
     pub name: &'static str,
-    /// What happens to the PUTs of some objects; `None`: it happens at the source alone.
+    /// The fault of some objects' PUTs; `None`: this kind occurs only at the source.
     pub at_target: Option<Fault>,
-    /// What happens to the GETs of one.
+    /// The fault of one object's GETs.
     pub at_source: Option<Fault>,
-    /// The class that such an object waits or is parked with, at a target and at the source.
+    /// The failure class of such an object, at a target and at the source.
     pub class: [&'static str; 2],
-    /// Not some objects are hit but a third of all, at the head of the lane.
+    /// A third of all objects has the fault, at the head of the lane, instead of some.
     pub prefix: bool,
 }
 
@@ -21,7 +21,7 @@ fn same(name: &'static str, fault: Fault, class: &'static str) -> Kind {
     Kind { name, at_target: Some(fault.clone()), at_source: Some(fault), class: [class, class], prefix: false }
 }
 
-/// All of them, in their order.
+/// Returns all kinds, in order.
 pub(super) fn all() -> Vec<Kind> {
     let transient = |name, at_target, at_source| Kind {
         name,
@@ -35,7 +35,7 @@ pub(super) fn all() -> Vec<Kind> {
         same("403-denied", Fault::access_denied(), "denied"),
         same("400-page", Fault::proxy_page(400), "refused"),
         same("301", Fault::proxy_page(301), "misconfigured"),
-        // Where the bucket is there, what is missing at a source is the object.
+        // If the bucket exists, a 404 of the source means that the object is missing.
         Kind { class: ["misconfigured", "gone"], ..same("404-page", Fault::proxy_page(404), "") },
         same("411", Fault::answer(411, "MissingContentLength"), "misconfigured"),
         same("413", Fault::proxy_page(413), "refused"),
