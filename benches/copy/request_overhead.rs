@@ -29,9 +29,9 @@ pub(super) async fn play() -> anyhow::Result<()> {
     large().await
 }
 
-/// The order of the contestants in a turn.
+/// The costs of each contestant, one per turn.
 #[derive(Default)]
-struct TurnOrder {
+struct TurnCosts {
     ours: Vec<Cost>,
     hashing: Vec<Cost>,
     plain: Vec<Cost>,
@@ -42,7 +42,7 @@ async fn small() -> anyhow::Result<()> {
     let stores = Stores::elsewhere_numbered(SMALL * TURNS, SMALL_BYTES).await?;
     let signer = Presigner::of(&stores)?;
     let mut ours = CopyholdDaemon::begin(&stores, "").await?;
-    let mut turns = TurnOrder::default();
+    let mut turns = TurnCosts::default();
     for turn in 0..TURNS {
         let numbers = turn * SMALL + 1..=(turn + 1) * SMALL;
         let keys: Vec<_> = numbers.clone().map(|i| format!("object-{i}")).collect();
@@ -76,7 +76,7 @@ async fn large() -> anyhow::Result<()> {
     let stores = Stores::elsewhere_numbered(LARGE * TURNS, LARGE_BYTES).await?;
     let signer = Arc::new(Presigner::of(&stores)?);
     let mut ours = CopyholdDaemon::begin(&stores, "").await?;
-    let mut turns = TurnOrder::default();
+    let mut turns = TurnCosts::default();
     for turn in 0..TURNS {
         let numbers = turn * LARGE + 1..=(turn + 1) * LARGE;
         let keys: Vec<_> = numbers.clone().map(|i| format!("object-{i}")).collect();
@@ -141,7 +141,7 @@ struct RatioToBaseline {
     cpu: f64,
 }
 
-impl TurnOrder {
+impl TurnCosts {
     /// Prints the medians of all, and returns Copyhold's divided by those of the hashing baseline.
     fn compare(&self, unit: &str, units: f64, scale: f64, each: &str) -> RatioToBaseline {
         let [ours, hashing, plain] = [&self.ours, &self.hashing, &self.plain].map(|costs| Cost::median(costs));

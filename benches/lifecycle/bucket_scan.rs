@@ -163,7 +163,7 @@ async fn killed(grounds: &DatabaseServer, stores: &Stores, objects: u64) -> anyh
         }
         tokio::time::sleep(Duration::from_micros(rand::random_range(0..20_000))).await;
         scan.kill().await?;
-        // The result does not matter here.
+        // The next scan does not wait until the killed one's hold expires.
         ground.execute("UPDATE copyhold.scans SET held_until = NULL").await?;
     }
     let (report, _) = ended(command(folder.path())?).await?;
@@ -227,7 +227,7 @@ async fn beside(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Starts processes that keep two processors busy.
+/// Starts a process that only computes.
 fn burner() -> anyhow::Result<Child> {
     let mut command = Command::new("sh");
     command.args(["-c", "while :; do :; done"]).stdin(Stdio::null()).kill_on_drop(true);
