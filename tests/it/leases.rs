@@ -129,18 +129,18 @@ async fn a_daemon_that_was_stopped_for_longer_than_its_lease_records_nothing_of_
     let gate = PauseGate::new();
     let hold = harness.bucket("wasabi").order(Fault::HoldAnswer(gate.clone()), When::op(Op::PutObject).next(1));
     harness.upload("photo", "old").await;
-    let zombie = harness.daemon().await;
+    let stopped = harness.daemon().await;
     soon("a copy is under way", gate.holds(1)).await;
     // Its PUT to scw may be recorded by itself; the one that matters is the one in flight.
     harness.until("SELECT scw IS NOT NULL FROM copyhold.object_copies").await;
-    zombie.signal(Signal::STOP);
+    stopped.signal(Signal::STOP);
     let heir = harness.daemon().await;
     harness.until_copied("photo").await;
     let recorded = harness.value("SELECT wasabi FROM copyhold.object_copies").await;
     drop(heir);
     gate.open();
     hold.clear();
-    zombie.signal(Signal::CONT);
-    zombie.until_logged("too late").await;
+    stopped.signal(Signal::CONT);
+    stopped.until_logged("Discarded result for photo").await;
     assert_eq!(harness.value("SELECT wasabi FROM copyhold.object_copies").await, recorded);
 }

@@ -26,7 +26,7 @@ async fn the_first_signal_lets_copies_finish_and_claims_no_more() {
     gate.open();
     assert_eq!(daemon.exit_code().await, Some(0));
     let log = daemon.log();
-    assert!(log.contains("Everything under way is finished") && !log.contains("Asked again"), "{log}");
+    assert!(log.contains("Everything under way is finished") && !log.contains("Received a second signal"), "{log}");
     harness.until_copied("under way").await;
     assert_eq!(harness.bucket("wasabi").keys(), ["under way"]);
     assert_eq!(harness.value("SELECT count(*) FROM copyhold.daemons").await.unwrap(), "0");
@@ -95,7 +95,7 @@ async fn a_hangup_is_logged_and_changes_nothing() {
     harness.until_copied("photo").await;
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.exit_code().await, Some(0));
-    assert!(!daemon.log().contains("Asked again"), "{}", daemon.log());
+    assert!(!daemon.log().contains("Received a second signal"), "{}", daemon.log());
 }
 
 #[tokio::test]

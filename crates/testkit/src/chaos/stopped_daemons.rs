@@ -80,7 +80,7 @@ impl Chaos<'_> {
         let noticed = loop {
             let mut process = self.fleet.slot(slot).lock().await;
             let said = process.said();
-            let late = u64::try_from(said.matches("came too late").count())?;
+            let late = u64::try_from(said.matches("Discarded result for ").count())?;
             // A daemon that serves its metrics slowly is asked again.
             let lost = process.metric("copyhold_leases_lost_total").await.ok().flatten();
             let noticed = lost.unwrap_or(0) + late;
