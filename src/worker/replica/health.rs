@@ -159,7 +159,7 @@ impl HealthMonitor {
             if lock(&known.evidence).is_doubted() {
                 probe_copies = self.try_others(replica, role).await;
             }
-            // Any success counts, also of an object that was not tried here.
+            // A success in the meantime ends the doubt, also if the trial did not copy that object.
             if !lock(&known.evidence).is_doubted() {
                 probe_copies.succeeded = probe_copies.succeeded.max(1);
             }
