@@ -1,6 +1,6 @@
-//! What benchmarks have in common: a stage to play on, the machine they run on, and the lines they print.
+//! What benchmarks share: their environment, the machine's figures, and the lines that they print.
 //!
-//! Each sets up and tears down all it needs. One that found a bar missed ends with 0 all the same: it has told so.
+//! Each benchmark sets up what it needs, and removes it. One whose bar falls short reports that and exits with 0.
 //! Any other exit code means that nothing was measured.
 
 pub mod comparison;
@@ -20,7 +20,7 @@ use anyhow::bail;
 use stores::Stores;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Far more than any of them takes: something that waits in vain is to be told.
+/// Far more than any benchmark takes. One that takes longer waits for something that never comes, and fails.
 const AT_MOST: Duration = Duration::from_mins(40);
 
 /// Plays those of the bars, in their order, whose labels are asked for; all if none is.

@@ -19,7 +19,7 @@ pub(super) struct CopyholdDaemon {
 /// What a daemon's work came to, and what others computed for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DaemonCost {
-    /// From the registration to the last record, by the database's clock; CPU of the daemon.
+    /// The time from the registration to the last record, by the database's clock, and the daemon's CPU time.
     pub(super) ours: Cost,
     pub(super) database_cpu_seconds: f64,
 }

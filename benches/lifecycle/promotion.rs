@@ -27,7 +27,7 @@ const STRETCHES: usize = 4;
 const PROMOTIONS: usize = 10;
 const STRETCH: Duration = Duration::from_secs(10);
 
-/// Where an object was uploaded to.
+/// By key, the replica to which the application uploaded the object.
 type Uploaded = BTreeMap<String, String>;
 
 pub(super) async fn play() -> anyhow::Result<()> {

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use copyhold_sandbox::s3::Fault;
 
-/// One way.
+/// One way in which objects fail.
 pub(super) struct Kind {
     pub name: &'static str,
     /// What happens to the PUTs of some objects; `None`: it happens at the source alone.
     pub at_target: Option<Fault>,
-    /// What happens to the GETs of one.
+    /// What happens to the GETs of such an object at the source; `None`: nothing.
     pub at_source: Option<Fault>,
     /// The class that such an object waits or is parked with, at a target and at the source.
     pub class: [&'static str; 2],
-    /// Not some objects are hit but a third of all, at the head of the lane.
+    /// True: a third of all objects fails, at the head of the lane. False: some objects fail.
     pub prefix: bool,
 }
 
@@ -21,7 +21,7 @@ fn same(name: &'static str, fault: Fault, class: &'static str) -> Kind {
     Kind { name, at_target: Some(fault.clone()), at_source: Some(fault), class: [class, class], prefix: false }
 }
 
-/// All of them, in their order.
+/// Returns all kinds, in the order in which they are measured.
 pub(super) fn all() -> Vec<Kind> {
     let transient = |name, at_target, at_source| Kind {
         name,

@@ -69,7 +69,7 @@ impl PageCache {
         Self { source, cached: Mutex::default(), queue: PageQueue::new(), queries: AtomicU64::new(0) }
     }
 
-    /// The page from which a reader that stands at `id` goes on.
+    /// Returns the page with the events after `id`, for a reader that is behind the ring.
     pub(super) async fn behind(&self, id: i64, position: LogPosition) -> Arc<OnceCell<PageResult>> {
         // Readers that stand anywhere among these ids want the same one.
         let mut from = (id + 1) / LOG_PAGE * LOG_PAGE;

@@ -210,9 +210,9 @@ impl Reader {
         Ok(Cursor::new(id, epoch))
     }
 
-    /// Looks into the ring.
+    /// Reads the next events from the ring, without a query.
     fn look(&mut self, position: Option<LogPosition>) -> ReadResult {
-        // Without a sight it is being looked for; without a place, `begin` has not ended.
+        // Without `position` the tailer has not read the log yet; without `at`, `begin` has not ended.
         let (Some(position), Some(ReaderPosition { epoch, mut id })) = (position, self.at) else {
             return ReadResult::Nothing;
         };
@@ -233,7 +233,7 @@ impl Reader {
         }
     }
 
-    /// Looks into the log behind the ring.
+    /// Reads the next events from a page of the log, for a reader that is behind the ring.
     async fn page(&mut self, position: LogPosition) -> ReadResult {
         let Some(at) = self.at else { return ReadResult::Nothing };
         if at.id < position.dropped_through {

@@ -68,10 +68,10 @@ impl<'a> RangeProgress<'a> {
         Self { index, part, carried: (0, None), progress }
     }
 
-    /// Writes what was listed, all of it or as much as goes at once.
+    /// Writes what was listed, in one statement or in several.
     ///
-    /// A page with a key that an application's open transaction has registered would wait for its end: then what stands
-    /// before that key is written, and it alone is waited for, without holding anything.
+    /// A statement that registers a key which an open transaction has registered would wait for that transaction. So the
+    /// entries before that key are written first. The scan then waits for the key alone, and holds no row meanwhile.
     pub(super) async fn write(
         &mut self,
         registrar: &Registrar<'_>,

@@ -34,7 +34,7 @@ pub(super) fn lines(replica: &ReplicaName, seen: &Holdings, would_be: bool) -> V
     lines
 }
 
-/// As far as sizes are known.
+/// Returns how many bytes the recorded copies have, as far as their sizes are known.
 fn bytes(seen: &Holdings) -> String {
     let known = output::bytes(seen.recorded_bytes);
     match seen.recorded_of_unknown_size {

@@ -143,7 +143,7 @@ impl HealthMonitor {
         }
     }
 
-    /// Has it found out whose fault it is, once for all that fail meanwhile.
+    /// Finds out whether the store or the objects are at fault, once for all objects that fail meanwhile.
     async fn resolve(&self, replica: &ReplicaName, store_health: &StoreHealth, role: Direction, why: &Failure) {
         let (came, known) = (Instant::now(), store_health.of(role));
         let mut last = known.ruling.lock().await;
@@ -159,7 +159,7 @@ impl HealthMonitor {
             if lock(&known.evidence).is_doubted() {
                 probe_copies = self.try_others(replica, role).await;
             }
-            // Any success counts, also of an object that was not tried here.
+            // A success in the meantime ends the doubt, also if the trial did not copy that object.
             if !lock(&known.evidence).is_doubted() {
                 probe_copies.succeeded = probe_copies.succeeded.max(1);
             }
@@ -217,8 +217,8 @@ impl HealthMonitor {
         self.0.claimer.wake();
     }
 
+    /// Opens the breaker of a replica: first in this process, so that it begins nothing more; then for all daemons.
     async fn open(&self, replica: &ReplicaName, store_health: &StoreHealth, blocks: BreakerScope, why: &Failure) {
-        // Here at once, so that nothing more is begun; then for all.
         let now = Instant::now();
         let reason = format!("{}: {}", why.class, why.message);
         self.0.registry.mark_unhealthy(replica, blocks, &reason);
@@ -356,7 +356,8 @@ impl HealthMonitor {
         Vec::new()
     }
 
-    /// Tells all daemons how a probe ended.
+    /// Records how a probe ended, for all daemons. A success closes the breaker; a failure sets the time of the next
+    /// probe.
     pub(super) async fn end_probe(&self, replica: &ReplicaName, breaker: &Breaker, ended: ProbeResult) {
         debug!(replica.id = %replica, "{replica} was probed: {}", ended.words());
         if let Err(error) = self.0.breakers.end_probe(replica, breaker, ended).await {

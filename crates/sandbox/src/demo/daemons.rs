@@ -27,22 +27,22 @@ use super::{
 const START_MAY_TAKE: Duration = Duration::from_mins(2);
 /// A free port may be taken by another process before the daemon binds it.
 const PORTS_TO_TRY: usize = 5;
-/// The grace of their configuration, and a little for the farewells.
+/// The grace period of their configuration, and some time to deregister.
 const END_MAY_TAKE: Duration = Duration::from_secs(8);
 
-/// The daemons of a play: processes of their own, of this very program.
+/// The daemons of one demo. Each is a process that runs this same program.
 #[derive(Debug, Default)]
 pub(super) struct Daemons {
     running: Mutex<Vec<Daemon>>,
     started: AtomicUsize,
 }
 
-/// One process.
+/// One daemon's process.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    /// By which its log is found.
+    /// Names its log file.
     pub(super) name: String,
-    /// By which the others know it.
+    /// Its id in the table `daemons`.
     pub(super) number: i32,
     pub(super) process_id: u32,
     port: u16,

@@ -11,8 +11,9 @@ use crate::store::{Operation, Reason, stall_timeout::Progress, versions::Version
 /// Whether what is written can be removed again.
 pub(super) enum Lock {
     None,
-    /// Whatever is written is kept for a time, by a rule in these words.
+    /// The bucket's default retention keeps each object that is written; the text is its mode and length.
     Default(String),
+    /// The store did not let us see whether there is a default retention.
     Unseen(StoreError),
 }
 
