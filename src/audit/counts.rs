@@ -37,9 +37,9 @@ pub enum Defect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Its record was taken back, and the copy is due.
+    /// Its record was cleared, and the copy is due.
     Requeued,
-    /// Its record was taken back, and nothing is copied until an operator retries it.
+    /// Its record was cleared, and nothing is copied until an operator retries it.
     Parked,
     /// A new generation begins, and all its copies are due.
     RegisteredAgain,
@@ -72,7 +72,7 @@ pub struct Counts {
     pub changed_meanwhile: u64,
     /// Right at last, but one reading came with other bytes.
     pub damaged_on_the_way: u64,
-    /// Of those that are missing, damaged or changed, those whose record was taken back.
+    /// Of those that are missing, damaged or changed, those whose record was cleared.
     pub taken_back: u64,
     /// And those whose record should have been, and could not be.
     pub not_written: u64,

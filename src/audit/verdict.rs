@@ -142,7 +142,7 @@ mod tests {
         judge(&object, &name("b2"), &seen)
     }
 
-    /// Which records are taken back, `!` where the copy is parked, and whether nothing is left.
+    /// Which records are cleared, `!` where the copy is parked, and whether nothing is left.
     fn taken_back(seen: [Option<Observation>; 3]) -> (String, bool) {
         match judged(seen) {
             Verdict::TakeBack(what) => {

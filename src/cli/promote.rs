@@ -131,7 +131,7 @@ fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
         blockers.push(format!("it is draining: `copyhold replica undrain {name}`"));
     }
     if row.resetting {
-        blockers.push(format!("its copies are being taken back: `copyhold replica reset {name}` goes on with that"));
+        blockers.push(format!("its copies are being cleared: `copyhold replica reset {name}` goes on with that"));
     }
     if row.pause.is_some() {
         blockers.push(format!("it is paused: `copyhold resume {name}`"));

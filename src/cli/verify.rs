@@ -28,7 +28,7 @@ missing, or has other bytes or metadata in two readings, loses its record, and t
 does not let be read is unknown and stays on record. An object that was overwritten at the primary is registered again. An \
 object without a good copy is not copied until it is retried (`copyhold explain KEY`, `copyhold retry KEY`).
 
-Exit codes: 0 every copy that was read is as recorded; 1 something is missing or wrong, and its record was revoked \
+Exit codes: 0 every copy that was read is as recorded; 1 something is missing or wrong, and its record was cleared \
 (not with --dry-run); 2 it could not be done, or only partly.
 
 It needs no daemon and locks no row: daemons may run. Ctrl-C ends it with a report of what was done and how to go on.")]

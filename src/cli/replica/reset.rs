@@ -41,7 +41,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         pools.close().await;
         let lines = cost::lines(&replica, &seen, true);
         if lines.is_empty() {
-            output::line(&format!("nothing is on record of {replica}, so there is nothing to take back"))?;
+            output::line(&format!("nothing is on record of {replica}, so there is nothing to clear"))?;
         }
         for line in lines {
             output::line(&line)?;
@@ -86,7 +86,7 @@ pub(super) async fn finish(
 
 pub(super) fn say(replica: &ReplicaName, verb: &str, done: &walk::RevokedCounts) -> anyhow::Result<()> {
     output::line(&format!(
-        "{verb} of {replica}: {} taken back, to be made again from the other replicas (`copyhold status` shows how far that is)",
+        "{verb} of {replica}: {} cleared, to be made again from the other replicas (`copyhold status` shows how far that is)",
         output::count(done.cleared, "copy was", "copies were")
     ))?;
     if done.alone > 0 {

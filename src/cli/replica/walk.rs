@@ -21,7 +21,7 @@ const BUSY_AT_MOST: usize = 1_000;
 const OPEN_PAUSE: Duration = Duration::from_millis(200);
 const SHORT_LOOKS: u32 = 20;
 
-/// What a walk has taken back, all in all.
+/// What a walk has cleared, all in all.
 #[derive(Debug)]
 pub(super) struct RevokedCounts {
     pub cleared: u64,
@@ -57,13 +57,13 @@ pub(in crate::cli) async fn holdings(
     Ok(seen)
 }
 
-/// Takes back all that a reset, or a move, is to take back, from where it was left, and ends it.
+/// Clears all that a reset, or a move, is to clear, from where it was left, and ends it.
 pub(super) async fn take_back(
     queue: &Database,
     mut reset: Reset,
     others: &[ReplicaName],
 ) -> Result<RevokedCounts, DatabaseError> {
-    let bar = Bar::new(None, "copies taken back");
+    let bar = Bar::new(None, "copies cleared");
     let mut taken = RevokedCounts { cleared: 0, alone: 0, alone_example: None };
     // A transaction that is open now may commit behind our back what it had recorded before: an upload to the bucket that
     // was lost. Those that last are not waited for: when they have ended, one more walk sees it.

@@ -180,7 +180,7 @@ fn resetting(replica: &str, reset: &ResetStatus) -> String {
     let cleared = output::count(reset.cleared.unsigned_abs(), "copy", "copies");
     let reached = reset.reached.as_ref().map(|key| format!(", up to \"{}\"", Untrusted(key))).unwrap_or_default();
     format!(
-        "the {verb} of {replica}, begun {} ago, is not done: {cleared} taken back so far{reached}; if no command is running, `copyhold \
+        "the {verb} of {replica}, begun {} ago, is not done: {cleared} cleared so far{reached}; if no command is running, `copyhold \
          replica {verb} {replica}` goes on",
         age(Some(reset.begun_seconds))
     )

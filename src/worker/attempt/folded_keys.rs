@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::{metrics, worker::replica::ReplicaRegistry};
 
-/// How long a copy rests whose twin's record could not be taken back yet.
+/// How long a copy rests whose twin's record could not be cleared yet.
 pub(super) const REST: Duration = Duration::from_secs(5);
 /// Of a key in a message.
 const SHOWN_CHARS: usize = 100;
@@ -29,7 +29,7 @@ pub(super) struct FoldedKeys<'r> {
 
 impl FoldedKeys<'_> {
     /// Takes those targets off the job where another registered object has the key, and says what becomes of them. What
-    /// is on record of the others there may be this object's bytes: it is taken back first.
+    /// is on record of the others there may be this object's bytes: it is cleared first.
     pub(super) async fn keep_apart(&self, lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
         let mut outcomes = Vec::new();
         for target in std::mem::take(&mut job.targets) {
@@ -135,7 +135,7 @@ impl FoldedKeys<'_> {
                 warn!(object.key = %twin.key, replica.id = %replica, "{replica} folds {} and {key} into one key: revoked the record of {} there; neither is copied there", twin.key, twin.key);
                 Ok(true)
             }
-            // Registered or taken back meanwhile, it is looked at again.
+            // Registered or cleared meanwhile, it is looked at again.
             FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten => {
                 info!(object.key = %twin.key, replica.id = %replica, "The record of {} at {replica} is to be revoked, but another transaction has locked its row", twin.key);
                 Ok(false)

@@ -288,7 +288,7 @@ impl Rechecker {
         }
     }
 
-    /// What was found to be wrong is taken back. It stays to be read until it is settled, also after it was copied again;
+    /// What was found to be wrong is cleared. It stays to be read until it is settled, also after it was copied again;
     /// what is right and settled is forgotten.
     async fn conclude(
         &self,

@@ -243,7 +243,7 @@ impl AttemptRecord {
         Outcome::Failed { next, why: if named { why.of_the_object(&self.key) } else { why } }
     }
 
-    /// A recorded time that is known to be false is taken back. If another source had the object, the gap is to be
+    /// A recorded time that is known to be false is cleared. If another source had the object, the gap is to be
     /// filled at once; if none had, all wait alike for the upload to end.
     pub(super) fn conclude(&mut self) {
         for (replica, why, park) in std::mem::take(&mut self.missing) {
