@@ -101,7 +101,7 @@ impl Audit {
         }
         let hash = head.metadata.hash();
         if !self.dry_run {
-            let noted = async || self.queue.note_metadata(&object.key, object.generation, hash).await;
+            let noted = async || self.database.note_metadata(&object.key, object.generation, hash).await;
             // Without it, it is compared all the same, and the next run finds nothing on record.
             let _ = retry_while_down(noted).await;
         }

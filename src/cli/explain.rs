@@ -14,7 +14,7 @@ use copyhold_db::{
 };
 use serde::{Serialize, Serializer};
 
-use super::{Verdict, args, output, output::Untrusted, queue};
+use super::{Verdict, args, database, output, output::Untrusted};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -61,9 +61,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         return plan::run(config, args.key.as_deref(), args.json).await;
     }
     let key = ObjectKey::new(args.key.unwrap_or_default()).context("KEY")?;
-    let (queue, pools) = queue(config)?;
-    let story = queue.explain(&key).await?;
-    let rows = queue.replica_rows().await?;
+    let (database, pools) = database(config)?;
+    let story = database.explain(&key).await?;
+    let rows = database.replica_rows().await?;
     pools.close().await;
     let Some(story) = story else {
         return Err(args::not_registered(&key));

@@ -191,7 +191,7 @@ mod tests {
     fn the_shortest_filter_is_all_of_copyhold_and_nothing_of_others() {
         let filter = EnvFilter::new("info,copyhold=debug");
         dispatcher::with_default(&dispatch(filter, true, false, Written::default), || {
-            assert!(tracing::enabled!(target: "copyhold::worker::run", Level::DEBUG));
+            assert!(tracing::enabled!(target: "copyhold::worker::attempt", Level::DEBUG));
             assert!(tracing::enabled!(target: "copyhold_s3::copy", Level::DEBUG));
             assert!(tracing::enabled!(target: "copyhold_db::lease", Level::DEBUG));
             assert!(!tracing::enabled!(target: "hyper::client", Level::DEBUG));

@@ -242,7 +242,7 @@ fn chain(error: &anyhow::Error) -> String {
 }
 
 /// A queue for a command that comes and goes.
-fn queue(config: &Config) -> anyhow::Result<(Database, Pools)> {
+fn database(config: &Config) -> anyhow::Result<(Database, Pools)> {
     copyhold_db::retry_while_down::report_with(|error| {
         output::aside(&format!("copyhold: {error}; trying again for up to {} s", GIVE_UP_AFTER.as_secs()));
     });

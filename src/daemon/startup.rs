@@ -23,14 +23,14 @@ pub(super) struct Prepared {
 }
 
 /// Checks the schema, registers the daemon and connects to each store.
-pub(super) async fn prepare(config: &Config, queue: &Database, migrate: bool) -> anyhow::Result<Prepared> {
-    until_available("look at the schema", || fit(config, queue, migrate)).await?;
-    until_available("look at the plans", || check_plans(queue)).await?;
-    until_available("look at the sequences", || check_sequences(queue)).await?;
+pub(super) async fn prepare(config: &Config, database: &Database, migrate: bool) -> anyhow::Result<Prepared> {
+    until_available("look at the schema", || fit(config, database, migrate)).await?;
+    until_available("look at the plans", || check_plans(database)).await?;
+    until_available("look at the sequences", || check_sequences(database)).await?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let timeout = config.lease.timeout;
     let daemon = until_available("enter the list of daemons", || async {
-        queue
+        database
             .register_daemon_as(host.clone(), timeout, Some(PublishedConfig::of(config)))
             .await
             .map_err(StartupError::from)
@@ -58,7 +58,7 @@ pub(super) async fn prepare(config: &Config, queue: &Database, migrate: bool) ->
     Ok(Prepared { daemon, replicas })
 }
 
-async fn fit(config: &Config, queue: &Database, migrate: bool) -> Result<(), StartupError> {
+async fn fit(config: &Config, database: &Database, migrate: bool) -> Result<(), StartupError> {
     if migrate {
         match copyhold_db::schema::migrate(config).await {
             Ok(done) => info!(from_version = done.from_version, "The schema is up to date"),
@@ -66,13 +66,13 @@ async fn fit(config: &Config, queue: &Database, migrate: bool) -> Result<(), Sta
             Err(error) => return Err(StartupError::Permanent(error.into())),
         }
     }
-    match queue.schema_fit().await? {
+    match database.schema_fit().await? {
         SchemaFit::Fits => {}
         unfit => return Err(StartupError::Permanent(unfit.into())),
     }
-    let known = queue.replica_rows().await?;
+    let known = database.replica_rows().await?;
     let missing: Vec<_> =
-        queue.replicas().iter().filter(|r| !known.iter().any(|k| k.name == **r)).map(ToString::to_string).collect();
+        database.replicas().iter().filter(|r| !known.iter().any(|k| k.name == **r)).map(ToString::to_string).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -84,8 +84,8 @@ async fn fit(config: &Config, queue: &Database, migrate: bool) -> Result<(), Sta
 
 /// Logs every plan that finds work slowly, and goes on: slow work is done all the same. A missing function is fatal, since
 /// no work can be found without it.
-async fn check_plans(queue: &Database) -> Result<(), StartupError> {
-    let all = match queue.plans().await {
+async fn check_plans(database: &Database) -> Result<(), StartupError> {
+    let all = match database.plans().await {
         Ok(all) => all,
         Err(error) if error.is_unavailable() => return Err(error.into()),
         Err(error) => {
@@ -110,8 +110,8 @@ async fn check_plans(queue: &Database) -> Result<(), StartupError> {
 }
 
 /// Before anything is registered or written: what is drawn from a sequence that began again was drawn before.
-async fn check_sequences(queue: &Database) -> Result<(), StartupError> {
-    match sweeper::mend_sequences(&queue.duties()).await {
+async fn check_sequences(database: &Database) -> Result<(), StartupError> {
+    match sweeper::mend_sequences(&database.duties()).await {
         Ok(()) => Ok(()),
         Err(error) if error.is_unavailable() || error.is_conflict() => Err(error.into()),
         Err(error) => {

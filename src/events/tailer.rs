@@ -122,7 +122,7 @@ impl Tailer {
         if !head.sure && !std::mem::replace(&mut self.unsure, true) {
             warn!(
                 "This role may not execute pg_control_system(): readers will not notice when they read a copy of the \
-                 database on next_round server"
+                 database on another server"
             );
         }
         if !head.sees_failover && !std::mem::replace(&mut self.blind, true) {

@@ -29,7 +29,7 @@ const REPORT_AFTER: Duration = Duration::from_secs(3);
 /// What is to be done, and what has come of it so far.
 #[derive(Debug)]
 pub struct Import {
-    queue: Database,
+    database: Database,
     plan: ImportPlan,
     /// Of one batch, about.
     rows: u32,
@@ -60,7 +60,7 @@ pub struct ImportEnded {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     #[error(transparent)]
-    Queue(#[from] DatabaseError),
+    Database(#[from] DatabaseError),
     #[error("{holder} is at work on an import of this table; it can be gone on with when that has ended")]
     AtWork { holder: String },
     #[error(
@@ -93,8 +93,8 @@ struct Position {
 impl Import {
     /// `rows`: of one batch, about. `holder`: this machine and process, for people.
     #[must_use]
-    pub fn new(queue: Database, plan: ImportPlan, rows: u32, holder: String) -> Self {
-        Self { queue, plan, rows, holder, fence: Fence(rand::random()), progress: Mutex::default() }
+    pub fn new(database: Database, plan: ImportPlan, rows: u32, holder: String) -> Self {
+        Self { database, plan, rows, holder, fence: Fence(rand::random()), progress: Mutex::default() }
     }
 
     #[must_use]
@@ -123,7 +123,7 @@ impl Import {
             () = self.until_lost() => Err(ImportError::TakenOver),
         };
         // What kept it from going on is the error to tell; without this the next run waits for a moment.
-        let _ = self.queue.release_import(&self.plan, self.fence).await;
+        let _ = self.database.release_import(&self.plan, self.fence).await;
         ended
     }
 
@@ -132,10 +132,11 @@ impl Import {
         let mut after: Option<String> = None;
         while !stop.is_cancelled() {
             let bound =
-                retry_while_down(async || self.queue.import_bound(&self.plan, after.as_deref(), self.rows).await)
+                retry_while_down(async || self.database.import_bound(&self.plan, after.as_deref(), self.rows).await)
                     .await?;
             let counted =
-                retry_while_down(async || self.queue.import_count(&self.plan, after.as_deref(), &bound).await).await?;
+                retry_while_down(async || self.database.import_count(&self.plan, after.as_deref(), &bound).await)
+                    .await?;
             self.lock().tally.add(counted);
             match bound {
                 BatchEnd::Key(key) => after = Some(key),
@@ -152,7 +153,7 @@ impl Import {
             if stop.is_cancelled() {
                 return Ok(None);
             }
-            let row = retry_while_down(async || self.queue.import_row(&self.plan).await).await?;
+            let row = retry_while_down(async || self.database.import_row(&self.plan).await).await?;
             if let Some(row) = row.as_ref().filter(|row| row.held_by == Some(self.fence)) {
                 return Ok(Some(self.place(row, true)));
             }
@@ -183,7 +184,7 @@ impl Import {
             let before = row.as_ref().and_then(|row| row.held_by);
             let take = async || {
                 let anew = usable.is_none();
-                self.queue.claim_import(&self.plan, self.fence, &self.holder, before, anew).await
+                self.database.claim_import(&self.plan, self.fence, &self.holder, before, anew).await
             };
             if !retry_while_down(take).await? {
                 tokio::time::sleep(WATCH_EVERY).await;
@@ -213,7 +214,7 @@ impl Import {
                 }
                 // An answer was lost, and the batch was not; or another process has the import by now.
                 Ok(None) => {
-                    let row = retry_while_down(async || self.queue.import_row(&self.plan).await).await?;
+                    let row = retry_while_down(async || self.database.import_row(&self.plan).await).await?;
                     let row = row.filter(|row| row.held_by == Some(self.fence)).ok_or(ImportError::TakenOver)?;
                     Position { reached, ended } = self.place(&row, false);
                 }
@@ -237,8 +238,8 @@ impl Import {
     }
 
     async fn batch(&self, after: Option<&str>, rows: u32) -> Result<Option<(BatchEnd, ImportTally)>, DatabaseError> {
-        let bound = self.queue.import_bound(&self.plan, after, rows).await?;
-        let tally = self.queue.import_batch(&self.plan, self.fence, after, &bound).await?;
+        let bound = self.database.import_bound(&self.plan, after, rows).await?;
+        let tally = self.database.import_batch(&self.plan, self.fence, after, &bound).await?;
         Ok(tally.map(|tally| (bound, tally)))
     }
 
@@ -247,7 +248,7 @@ impl Import {
         loop {
             tokio::time::sleep(KEEP_EVERY).await;
             // What goes wrong here goes wrong with the next batch too, which tells it.
-            if let Ok(false) = self.queue.renew_import(&self.plan, self.fence).await {
+            if let Ok(false) = self.database.renew_import(&self.plan, self.fence).await {
                 return;
             }
         }

@@ -23,7 +23,7 @@ const AFTER_REGISTERING: [Duration; 3] = [Duration::ZERO, Duration::from_millis(
 /// Whether this daemon is registered as idle. While any daemon is, every INSERT sends a NOTIFY.
 #[derive(Debug)]
 pub struct IdleRegistration {
-    queue: Database,
+    database: Database,
     daemon: DaemonId,
     kind: IdleKind,
     listen_status: ListenStatus,
@@ -64,8 +64,15 @@ impl WaitFor {
 impl IdleRegistration {
     /// Not registered.
     #[must_use]
-    pub fn new(queue: Database, daemon: DaemonId, kind: IdleKind, listen_status: ListenStatus) -> Self {
-        Self { queue, daemon, kind, listen_status, state: Registration::Cleared, stagger: StaggeredWakeup::default() }
+    pub fn new(database: Database, daemon: DaemonId, kind: IdleKind, listen_status: ListenStatus) -> Self {
+        Self {
+            database,
+            daemon,
+            kind,
+            listen_status,
+            state: Registration::Cleared,
+            stagger: StaggeredWakeup::default(),
+        }
     }
 
     /// Whether it is registered and has not cleared that.
@@ -112,7 +119,7 @@ impl IdleRegistration {
     }
 
     async fn write(&mut self, sleeping: bool) -> bool {
-        match self.queue.set_idle(self.daemon, self.kind, sleeping).await {
+        match self.database.set_idle(self.daemon, self.kind, sleeping).await {
             Ok(before) => {
                 self.stagger.set_ahead(before);
                 true

@@ -28,7 +28,7 @@ pub(super) async fn answer(mut reader: Reader, wait: Duration, state: &AppState)
             Some(Next::Events(batch)) => return Ok(document(Some(&batch), batch.last())),
             Some(Next::Bookmark(cursor)) if until.elapsed() > LONGEST_LOOK => return Ok(document(None, cursor)),
             Some(Next::Bookmark(_) | Next::Quiet) => {}
-            Some(Next::End(end)) => return Err(errors::ended(end, &state.queue)),
+            Some(Next::End(end)) => return Err(errors::ended(end, &state.database)),
             None => break,
         }
     }
