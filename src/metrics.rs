@@ -106,7 +106,7 @@ fn describe_counters() {
     describe_counter!(
         "copyhold_listener_trials_failed_total",
         Unit::Count,
-        "Connections of this process on which no notice could be heard: through a pooler, of a read replica."
+        "Connections of this process on which no notification could arrive: through a pooler, or to a read replica."
     );
     describe_counter!(
         "copyhold_notifications_total",

@@ -241,7 +241,7 @@ fn chain(error: &anyhow::Error) -> String {
     said.join(": ")
 }
 
-/// A queue for a command that comes and goes.
+/// Returns the database for a command, and its connections.
 fn database(config: &Config) -> anyhow::Result<(Database, Pools)> {
     copyhold_db::retry_while_down::report_with(|error| {
         output::aside(&format!("copyhold: {error}; trying again for up to {} s", GIVE_UP_AFTER.as_secs()));

@@ -101,7 +101,7 @@ pub struct LogStats {
     pub page_queries: u64,
 }
 
-/// The log, and the task that must run for it. `wake` hears of what is appended.
+/// The log, and the task that must run for it. `wake` is signalled when events are appended.
 #[must_use]
 pub fn open(event_log: EventLog, settings: Settings, wake: WakeReceiver) -> (Log, Tailer) {
     open_on(Arc::new(event_log), settings, wake)

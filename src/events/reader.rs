@@ -13,7 +13,7 @@ use crate::metrics;
 
 /// About what is handed out at once.
 const BATCH_BYTES: usize = 256 << 10;
-/// Without anything to send: proxies close what says nothing for a minute.
+/// Without anything to send: proxies close a connection that is silent for a minute.
 const QUIET: Duration = Duration::from_secs(15);
 /// After this time, or so many events that did not pass, a reader gets a bookmark.
 const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
@@ -49,7 +49,7 @@ pub struct Reader {
     /// Events since then that did not pass.
     filtered_out: usize,
     sent_at: Instant,
-    /// Before it said that there is no more.
+    /// Whether it has waited for another round of polling, before it reports that there is no more.
     waited_for_round: bool,
 }
 

@@ -15,14 +15,14 @@ use tracing::{debug, info, warn};
 
 use crate::{metrics, wakeup::jitter::jittered};
 
-/// An upload whose name its daemon never received is looked for from this long before its intent was written
-/// down, because the machines of a store differ, and whole seconds round, ...
+/// An upload whose id its daemon never received is searched for from this long before its intent was recorded,
+/// because the machines of a store differ, and whole seconds round, ...
 const WINDOW_BEFORE: Duration = Duration::from_mins(1);
 /// ... to this long after. The call that begins an upload is given up after a minute, its retry included; before it,
 /// while the store throttles, it may have waited for its turn, some minutes at most where there is any progress.
 /// Longer would be no safer: what is found in it is aborted, and it might be another program's.
 const WINDOW_AFTER: Duration = Duration::from_mins(5);
-/// An upload whose name can never be found out, because its store does not let us list, is forgotten.
+/// An upload whose id can never be found out, because its store does not let us list, is forgotten.
 const NAMELESS_FOR: Duration = Duration::from_hours(3 * 24);
 /// An upload that the store has refused to abort for so long is forgotten.
 const CONDEMNED_FOR: Duration = Duration::from_hours(30 * 24);
@@ -33,18 +33,18 @@ const ROUND: Duration = UPLOAD_CHECK_INTERVAL.checked_div(2).expect("two is not 
 /// How often rows of replicas that no daemon serves any more are looked for.
 const UNSERVED_EVERY: Duration = Duration::from_hours(1);
 
-/// Aborts the unfinished uploads that no daemon will go on with. Every daemon looks; each upload is
-/// aborted by the one that has taken it, for a stated time, in PostgreSQL. No transaction is open meanwhile.
+/// Aborts the unfinished uploads that no daemon will continue. Every daemon checks; each upload is aborted by the one
+/// that has claimed it in PostgreSQL, for a stated time. No transaction is open meanwhile.
 ///
 /// Others' uploads are never touched: only those whose name is in a row of ours, and those that were begun of the same
-/// key at the time of an intent of ours whose upload's name was never heard.
+/// key at the time of an intent of ours for which the store's answer was lost.
 pub struct OrphanedUploads {
     pub duties: Duties,
     pub stores: Vec<Arc<Store>>,
     /// What may be done at a replica at the moment.
     pub scope: AbortScopes,
     pub every: Duration,
-    /// After this time nothing that a dead holder has sent still arrives at a store, and no lease of his stands.
+    /// After this time nothing that a dead holder has sent still arrives at a store, and no lease of it is in force.
     pub quiet: Duration,
 }
 
@@ -65,7 +65,7 @@ pub enum AbortScope {
 #[derive(Debug, Default)]
 struct ReplicaLogState {
     failure_logged: bool,
-    /// It has been said that uploads cannot be listed.
+    /// It was logged that uploads cannot be listed.
     unlistable_logged: bool,
 }
 

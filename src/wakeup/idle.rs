@@ -28,11 +28,11 @@ pub struct IdleRegistration {
     kind: IdleKind,
     listen_status: ListenStatus,
     state: Registration,
-    /// How many others look first when all are notified.
+    /// How many other daemons look first when all are notified.
     pub stagger: StaggeredWakeup,
 }
 
-/// What the table says of this daemon.
+/// How the table lists this daemon.
 #[derive(Debug, Clone, Copy)]
 enum Registration {
     /// It works, and need not be notified.

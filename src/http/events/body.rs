@@ -108,7 +108,7 @@ enum StreamEnd {
     Never,
     /// When there is nothing more.
     At(Instant),
-    /// All is said.
+    /// Everything is sent.
     Now,
 }
 

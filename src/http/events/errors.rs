@@ -19,7 +19,7 @@ pub(super) fn full(TooManyReaders: TooManyReaders) -> ErrorResponse {
 
 /// Why there is nothing for this reader, and what it does now.
 ///
-/// `queue`: where the log is.
+/// `database`: where the log is.
 pub(super) fn ended(end: End, database: &Database) -> ErrorResponse {
     match end {
         End::Gone { earliest } => ErrorResponse::new(

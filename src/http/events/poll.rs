@@ -13,7 +13,7 @@ use super::super::{AppState, error_response::ErrorResponse};
 use super::{ending, errors};
 use crate::events::{Batch, Next, Reader};
 
-/// However long it takes to find something that passes the filter, the client hears of us after this time.
+/// However long it takes to find something that passes the filter, the client gets an answer after this time.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// The first events that there are, or none if none have come within `wait`; and where to go on.

@@ -129,7 +129,7 @@ impl Listener {
             };
             self.status.set_unavailable();
             metrics::listener_connected(false);
-            // Whatever happened meanwhile was not heard.
+            // Notifications sent meanwhile are lost.
             self.wake_senders.all();
             let rest = match ended {
                 ListenEnd::Lost(error) => {
@@ -180,7 +180,7 @@ impl Listener {
         self_test::passes(&mut connection, &self.queue, &self.wake_senders).await?;
         let allowed = if self.wakeup == Wakeup::Auto { connection.prepared_transactions().await? } else { 0 };
         let how = if allowed > 0 {
-            // Notices of our own programs are heard; the application is to send none.
+            // Notifications of our own programs arrive; the application is to send none.
             info!(
                 "Looking for new objects every second: the server allows prepared transactions (max_prepared_transactions is \
                  {allowed}), and PREPARE TRANSACTION refuses those that notify. Where none is used, set database.wakeup to \

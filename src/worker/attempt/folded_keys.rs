@@ -1,4 +1,4 @@
-//! Keeps objects apart whose keys a store takes for one: none of them is copied there.
+//! Keeps objects apart whose keys a store folds into one: none of them is copied there.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ use tracing::{info, warn};
 
 use crate::{metrics, worker::replica::ReplicaRegistry};
 
-/// How long a copy rests whose twin's record could not be taken back yet.
+/// How long a copy is deferred while its twin's record cannot be revoked.
 pub(super) const REST: Duration = Duration::from_secs(5);
 /// Of a key in a message.
 const SHOWN_CHARS: usize = 100;
 
-/// Takes back what is on record of other objects where a store takes their key for this one's.
+/// Revokes the records of other objects whose keys a store folds into this one's.
 pub(super) struct FoldedKeys<'r> {
     pub leases: &'r Leases,
     pub registry: &'r ReplicaRegistry,
 }
 
 impl FoldedKeys<'_> {
-    /// Takes those targets off the job where another registered object has the key, and says what becomes of them. What
-    /// is on record of the others there may be this object's bytes: it is taken back first.
+    /// Takes off the job those targets where another registered object has the key, and returns their outcomes. The copies
+    /// of the others there may hold this object's bytes: their records are revoked first.
     pub(super) async fn keep_apart(&self, lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
         let mut outcomes = Vec::new();
         for target in std::mem::take(&mut job.targets) {

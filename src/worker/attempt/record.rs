@@ -12,13 +12,13 @@ use rand::RngExt as _;
 
 use crate::worker::replica::Diagnosis;
 
-/// How long a copy rests that was broken off because slow ones held too much.
+/// How long a copy is deferred that was aborted because slow ones held too much.
 const CROWDED_OUT_FOR: Duration = Duration::from_secs(30);
 
 /// An object that fails where another one succeeded so lately is at fault itself.
 const OTHERS_SUCCEED_WITHIN: Duration = Duration::from_mins(1);
 
-/// What the copy has said so far and is not written yet.
+/// What the copy has reported so far and is not written yet.
 #[derive(Debug)]
 pub(super) struct AttemptRecord {
     key: ObjectKey,
@@ -32,15 +32,15 @@ pub(super) struct AttemptRecord {
     not_carried: Option<Vec<NotCarried>>,
     /// The primary has another content by now.
     pub(super) changed: Option<(ReplicaName, Content, SourceReading)>,
-    /// What the primary said of the object, to be kept with the content.
+    /// How the primary described the object, to be stored with the content.
     source_reading: Option<SourceReading>,
-    /// The replica whose words are kept.
+    /// The replica whose description is stored.
     source_replica: Option<ReplicaName>,
     /// Replicas that are on record and turned out not to have the object, or not this content of it.
     /// `true`: the copy is parked, since an operator has to decide.
     missing: Vec<(ReplicaName, Failure, bool)>,
     outcomes: Vec<(ReplicaName, Outcome)>,
-    /// Replicas of which the copy has said nothing yet.
+    /// Replicas whose result is outstanding.
     pending: Vec<ReplicaName>,
     /// Replicas that have got some of it in this attempt, though not all.
     advanced: Vec<ReplicaName>,

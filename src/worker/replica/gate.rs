@@ -49,12 +49,12 @@ pub struct ReplicaGate {
     pub registry: ReplicaRegistry,
     pub health: HealthMonitor,
     pub waker: WakeSender,
-    /// Heard when the table `replicas` was changed.
+    /// Woken when the table `replicas` was changed.
     pub wake: WakeReceiver,
 }
 
 impl ReplicaGate {
-    /// Keeps the view of the lanes up to date until `drain`.
+    /// Keeps the registry's snapshot up to date until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut last = ReplicaSnapshot::default();
         let mut prober = Prober::new(self.bindings.breakers(), self.health.clone());
@@ -163,7 +163,7 @@ impl ReplicaGate {
         unhealthy
     }
 
-    /// What the shared state alone says.
+    /// Returns what the shared state alone decides; `None`: the bucket has to be inspected first.
     fn known(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Option<ReplicaAccess> {
         if row.admission.is_some() {
             self.health.note_listable(&replica.name);
@@ -189,8 +189,8 @@ impl ReplicaGate {
     /// content that was uploaded this moment and is about to be registered. So it is looked at first, however new it is,
     /// and left alone if it is not equal. Between our look and our write the application may still upload to the key,
     /// and not every store has a write that is refused then: the operator who fills a primary again must not let
-    /// contents be replaced meanwhile (docs/replicas.md). An object that is registered once and never changed has no such moment:
-    /// its uploader always puts the same bytes.
+    /// contents be replaced meanwhile (docs/replicas.md). An object that is registered once and never changed has no such
+    /// moment: its uploader always puts the same bytes.
     fn on_existing(&self, replica: &Replica, row: &ReplicaRow) -> Option<OnExisting> {
         let (admission, since) = row.admission?;
         let asked_for = self.config.replica(&replica.name).and_then(|r| r.existing);

@@ -53,7 +53,7 @@ pub struct Replica {
     active_reads: Arc<AtomicUsize>,
 }
 
-/// Since when a replica is in doubt, in each role.
+/// Since when a replica is in doubt, as a source and as a target.
 #[derive(Debug, Default)]
 struct Doubts {
     reading: Mutex<Option<Instant>>,
@@ -198,13 +198,13 @@ impl ReplicaRegistry {
     }
 
     /// Puts a replica in doubt, or ends that.
-    pub(super) fn set_doubt(&self, replica: &ReplicaName, role: Direction, is_doubted: bool) {
+    pub(super) fn set_doubt(&self, replica: &ReplicaName, direction: Direction, is_doubted: bool) {
         if let Some(replica) = self.0.get(replica) {
-            let mut since = replica.doubts.lock(role);
+            let mut since = replica.doubts.lock(direction);
             *since = is_doubted.then(|| since.unwrap_or_else(Instant::now));
             let either = since.is_some();
             drop(since);
-            let other = if role == Direction::Read { Direction::Write } else { Direction::Read };
+            let other = if direction == Direction::Read { Direction::Write } else { Direction::Read };
             metrics::in_doubt(&replica.name, either || replica.doubts.since(other).is_some());
         }
     }
@@ -279,12 +279,12 @@ impl Inner {
 }
 
 impl Doubts {
-    fn since(&self, role: Direction) -> Option<Instant> {
-        *self.lock(role)
+    fn since(&self, direction: Direction) -> Option<Instant> {
+        *self.lock(direction)
     }
 
-    fn lock(&self, role: Direction) -> MutexGuard<'_, Option<Instant>> {
-        let doubt = match role {
+    fn lock(&self, direction: Direction) -> MutexGuard<'_, Option<Instant>> {
+        let doubt = match direction {
             Direction::Read => &self.reading,
             Direction::Write => &self.writing,
         };
