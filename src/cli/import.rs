@@ -109,11 +109,11 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let ended = {
         let work = async { if args.dry_run { import.count(&stop).await } else { import.run(args.anew, &stop).await } };
         let mut running = std::pin::pin!(work);
-        let mut said = None;
+        let mut reported = None;
         loop {
             tokio::select! {
                 ended = &mut running => break ended,
-                () = tokio::time::sleep(EVERY) => show_progress(&bar, &import, &mut said),
+                () = tokio::time::sleep(EVERY) => show_progress(&bar, &import, &mut reported),
                 () = signals.next() => stop.cancel(),
             }
         }
@@ -202,14 +202,14 @@ fn while_importing(error: ImportError, import: &Import) -> anyhow::Error {
     error
 }
 
-fn show_progress(bar: &Bar, import: &Import, said: &mut Option<String>) {
+fn show_progress(bar: &Bar, import: &Import, reported: &mut Option<String>) {
     let waits = import.waits();
     if bar.is_hidden() {
         // Once for each thing that it waits for.
-        if waits.is_some() && waits != *said {
+        if waits.is_some() && waits != *reported {
             output::aside(waits.as_deref().unwrap_or_default());
         }
-        *said = waits;
+        *reported = waits;
     } else {
         bar.show(import.read(), waits.as_deref().unwrap_or_default());
     }

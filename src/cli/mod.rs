@@ -232,13 +232,13 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 fn chain(error: &anyhow::Error) -> String {
-    let mut said: Vec<String> = Vec::new();
+    let mut causes: Vec<String> = Vec::new();
     for cause in error.chain().map(ToString::to_string) {
-        if !said.last().is_some_and(|last| last.contains(&cause)) {
-            said.push(cause);
+        if !causes.last().is_some_and(|last| last.contains(&cause)) {
+            causes.push(cause);
         }
     }
-    said.join(": ")
+    causes.join(": ")
 }
 
 /// Returns the database for a command, and its connections.

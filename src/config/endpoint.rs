@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Stores whose endpoints say their region: what stands before and after it.
-const SAY_THEIR_REGION: &[(&str, &str)] = &[
+const REGION_IN_NAME: &[(&str, &str)] = &[
     ("s3.", ".amazonaws.com"),
     ("s3.", ".backblazeb2.com"),
     ("s3.", ".wasabisys.com"),
@@ -104,11 +104,11 @@ pub(super) fn region_of(endpoint: &Url) -> String {
     if host.ends_with(".r2.cloudflarestorage.com") {
         return "auto".to_owned();
     }
-    let said = SAY_THEIR_REGION
+    let named = REGION_IN_NAME
         .iter()
         .find_map(|(before, after)| host.strip_prefix(before)?.strip_suffix(after))
         .filter(|region| !region.contains('.'));
-    said.unwrap_or(USUAL_REGION).to_owned()
+    named.unwrap_or(USUAL_REGION).to_owned()
 }
 
 #[cfg(test)]

@@ -207,8 +207,8 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_was_told_to_end_is_no_reason_to_end() {
         let (lifecycle, mut endings) = lifecycle();
-        let told = lifecycle.drain.clone();
-        lifecycle.spawn("claimer", &lifecycle.drain, async move { told.cancelled().await });
+        let drain = lifecycle.drain.clone();
+        lifecycle.spawn("claimer", &lifecycle.drain, async move { drain.cancelled().await });
         assert_eq!(endings.drain(&lifecycle, GRACE, lifecycle.all_ended()).await, DrainResult::Finished);
     }
 

@@ -140,13 +140,13 @@ where
     F: Future<Output = Result<T, StartupError>>,
 {
     let mut pause = Duration::from_millis(200);
-    let complaint = LogThrottle::new();
+    let throttle = LogThrottle::new();
     loop {
         match attempt().await {
             Ok(done) => return Ok(done),
             Err(StartupError::Permanent(error)) => return Err(error),
             Err(StartupError::Transient(error)) => {
-                complaint.fails(|times| {
+                throttle.fails(|times| {
                     warn!(times, "Could not {what}, trying again every {LONGEST_PAUSE:?} at most: {error}");
                 });
                 tokio::time::sleep(pause).await;

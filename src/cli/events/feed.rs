@@ -76,7 +76,7 @@ impl Feed {
     /// What comes next; `None` if there is no more and the command does not follow.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<FeedItem>> {
         while !self.caught_up {
-            let said = match &mut self.answer {
+            let received = match &mut self.answer {
                 Some((lines, epoch)) => {
                     let epoch = *epoch;
                     lines.next().await.map(|line| line.map(|line| (line, epoch)))
@@ -93,11 +93,11 @@ impl Feed {
                     }
                 },
             };
-            match said {
+            match received {
                 Ok(Some((line, epoch))) => {
                     self.pauses = None;
-                    if let Some(news) = self.understand(line, epoch)? {
-                        return Ok(Some(news));
+                    if let Some(item) = self.understand(line, epoch)? {
+                        return Ok(Some(item));
                     }
                 }
                 // A daemon that ends says farewell; another one goes on, or its successor.

@@ -120,10 +120,10 @@ async fn read(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> 
 }
 
 async fn print(mut feed: Feed, json: bool) -> anyhow::Result<Verdict> {
-    while let Some(news) = feed.next().await? {
-        let FeedItem::Event(event) = news else { continue };
-        let said = if json { output::json_goes_on(&event.line)? } else { output::goes_on(&text::of(&event))? };
-        if !said {
+    while let Some(item) = feed.next().await? {
+        let FeedItem::Event(event) = item else { continue };
+        let printed = if json { output::json_goes_on(&event.line)? } else { output::goes_on(&text::of(&event))? };
+        if !printed {
             break;
         }
     }

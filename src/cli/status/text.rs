@@ -51,8 +51,8 @@ pub(super) fn of(config: &Config, status: &Status) -> String {
     }
     // Which is said above, with how far it is.
     let differences = status.differences.iter().flatten();
-    let told = differences.filter(|differing| differing.what != Difference::Unapplied.what());
-    parts.extend(told.map(|differing| Untrusted(&differing.says).to_string()));
+    let shown = differences.filter(|differing| differing.what != Difference::Unapplied.what());
+    parts.extend(shown.map(|differing| Untrusted(&differing.says).to_string()));
     let daemons = status.daemons.as_deref();
     parts.extend(daemons.unwrap_or_default().iter().filter(|daemon| daemon.alive).filter_map(not_listening));
     parts.extend(tables::backlog(status));

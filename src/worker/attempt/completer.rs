@@ -48,7 +48,7 @@ pub struct ReportWriter {
     leases: Leases,
     reports: mpsc::Receiver<PendingReport>,
     /// That nothing can be written.
-    complaint: LogThrottle,
+    throttle: LogThrottle,
     /// Batches in a row that could not be written.
     failures: u64,
     /// Batches in a row that have lost against other transactions.
@@ -85,7 +85,7 @@ type Batch = HashMap<ReportId, QueuedReport>;
 #[must_use]
 pub fn completer(leases: Leases) -> (Completer, ReportWriter) {
     let (sender, reports) = mpsc::channel(BATCH);
-    (Completer(sender), ReportWriter { leases, reports, complaint: LogThrottle::new(), failures: 0, conflicts: 0 })
+    (Completer(sender), ReportWriter { leases, reports, throttle: LogThrottle::new(), failures: 0, conflicts: 0 })
 }
 
 impl Completer {
@@ -138,7 +138,7 @@ impl ReportWriter {
     async fn write_together(&mut self, batch: Batch) -> Batch {
         let error = match self.leases.complete(&reports(&batch)).await {
             Ok(answers) => {
-                self.complaint.is_over();
+                self.throttle.is_over();
                 (self.failures, self.conflicts) = (0, 0);
                 return settle(batch, answers);
             }
@@ -246,7 +246,7 @@ impl ReportWriter {
         if self.failures == 1 && error.is_conflict() {
             debug!(results, "The log was held by others for too long, trying again");
         } else {
-            self.complaint.fails(|times| {
+            self.throttle.fails(|times| {
                 warn!(error = %error, results, times, "Could not record results; trying again");
             });
         }

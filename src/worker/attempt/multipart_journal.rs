@@ -44,7 +44,7 @@ pub struct Journals {
     uploads: Uploads,
     messages: mpsc::UnboundedSender<JournalMessage>,
     unwritten: Arc<AtomicUsize>,
-    complaint: Arc<LogThrottle>,
+    throttle: Arc<LogThrottle>,
 }
 
 /// Writes down what need not be waited for, of all objects together.
@@ -52,16 +52,16 @@ pub struct Journals {
 pub struct JournalWriter {
     uploads: Uploads,
     messages: mpsc::UnboundedReceiver<JournalMessage>,
-    complaint: Arc<LogThrottle>,
+    throttle: Arc<LogThrottle>,
 }
 
 /// The two ends. The recorder ends when all journals are gone and everything is written.
 #[must_use]
 pub fn journals(uploads: Uploads) -> (Journals, JournalWriter) {
     let (sender, messages) = mpsc::unbounded_channel();
-    let complaint = Arc::new(LogThrottle::default());
-    let recorder = JournalWriter { uploads: uploads.clone(), messages, complaint: Arc::clone(&complaint) };
-    (Journals { uploads, messages: sender, unwritten: Arc::default(), complaint }, recorder)
+    let throttle = Arc::new(LogThrottle::default());
+    let recorder = JournalWriter { uploads: uploads.clone(), messages, throttle: Arc::clone(&throttle) };
+    (Journals { uploads, messages: sender, unwritten: Arc::default(), throttle }, recorder)
 }
 
 impl Journals {
@@ -103,7 +103,7 @@ impl Journals {
                     if error.is_data_error() || matches!(error, DatabaseError::Inconsistent { .. }) {
                         return Err(PermanentError(error));
                     }
-                    self.complaint.fails(|times| warn!(error = %error, times, "Could not {what}, trying again"));
+                    self.throttle.fails(|times| warn!(error = %error, times, "Could not {what}, trying again"));
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -171,7 +171,7 @@ impl Journal for LeaseJournal {
                     Ok(id) => return UploadEntry(id),
                     // Its values are all our own. If the table was altered by hand, an operator may mend it.
                     Err(PermanentError(error)) => {
-                        self.journals.complaint.fails(|times| {
+                        self.journals.throttle.fails(|times| {
                             error!(object.key = %key, error = %error, times, "Could not record a new upload of {key}; it is not begun");
                         });
                         tokio::time::sleep(PAUSE).await;
@@ -338,7 +338,7 @@ impl JournalWriter {
                     );
                     return;
                 }
-                self.complaint.fails(|times| {
+                self.throttle.fails(|times| {
                     warn!(error = %error, times, parts = pending.parts.len(), "Could not record finished parts; trying again");
                 });
                 next = Instant::now() + PAUSE;
@@ -375,7 +375,7 @@ impl JournalWriter {
             let busy = ended.inspect_err(|_| metrics::database_error("lease::end_uploads"))?;
             pending.over.retain(|id, _| busy.contains(id) || !batch.contains(id));
         }
-        self.complaint.is_over();
+        self.throttle.is_over();
         Ok(())
     }
 

@@ -82,7 +82,7 @@ impl Rechecker {
     /// Looks until `drain`.
     pub async fn run(self, drain: CancellationToken) {
         let mut tidied = None;
-        let complaint = LogThrottle::new();
+        let throttle = LogThrottle::new();
         loop {
             let ended = drain.run_until_cancelled(tokio::time::sleep(jittered(EVERY)));
             if ended.await.is_none() {
@@ -93,10 +93,10 @@ impl Rechecker {
                 continue;
             }
             match self.recheck_due(&mut tidied, &drain).await {
-                Ok(()) => complaint.is_over(),
+                Ok(()) => throttle.is_over(),
                 Err(error) => {
                     metrics::database_error("lease::claim_unsettled");
-                    complaint.fails(|times| {
+                    throttle.fails(|times| {
                         warn!(error = %error, times, "Could not query copies to read again; trying again");
                     });
                 }

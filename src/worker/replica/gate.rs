@@ -58,7 +58,7 @@ impl ReplicaGate {
     pub async fn run(mut self, drain: CancellationToken) {
         let mut last = ReplicaSnapshot::default();
         let mut prober = Prober::new(self.bindings.breakers(), self.health.clone());
-        let complaint = LogThrottle::new();
+        let throttle = LogThrottle::new();
         loop {
             self.wake.arm();
             let all_open = |snapshot: &ReplicaSnapshot| {
@@ -67,7 +67,7 @@ impl ReplicaGate {
             let mut pause = if all_open(&last) { LOOK_EVERY } else { LOOK_EVERY_WHILE_CLOSED };
             match self.refresh().await {
                 Ok((snapshot, unhealthy)) => {
-                    complaint.is_over();
+                    throttle.is_over();
                     self.log_changes(&last, &snapshot);
                     // Not with `last`: a failure may have taken a replica out of use since.
                     if snapshot != self.registry.snapshot() {
@@ -80,7 +80,7 @@ impl ReplicaGate {
                     pause = until_a_probe.map_or(pause, |wait| wait.min(pause));
                     prober.begin(unhealthy);
                 }
-                Err(error) => complaint.fails(|times| {
+                Err(error) => throttle.fails(|times| {
                     warn!(error = %error, times, "Could not read which replicas may be used; trying again");
                 }),
             }

@@ -117,7 +117,7 @@ async fn migrate_alone(connection: &mut PgConnection, plan: &SchemaPlan) -> Resu
 
 /// Waits, without a statement that waits, until no other migration is at work.
 pub(crate) async fn alone(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), DatabaseError> {
-    let mut said = false;
+    let mut logged = false;
     loop {
         let mine: bool = sqlx::query_scalar("-- schema::migrate\nSELECT pg_try_advisory_lock(hashtextextended($1, 0))")
             .bind(format!("{schema}:migrate"))
@@ -127,7 +127,7 @@ pub(crate) async fn alone(connection: &mut PgConnection, schema: &SchemaName) ->
         if mine {
             return Ok(());
         }
-        if !std::mem::replace(&mut said, true) {
+        if !std::mem::replace(&mut logged, true) {
             info!("Another migration of this schema is at work, waiting for it to end");
         }
         tokio::time::sleep(jittered(Duration::from_millis(200))).await;
