@@ -1,6 +1,6 @@
 //! The metrics of this process: names, units and labels. Labels never hold a key or a task's id.
 //!
-//! What PostgreSQL says is in `database`: the recorder here keeps every value, and every label, for ever.
+//! The figures from PostgreSQL are in `database`: the recorder here keeps every value, and every label, for ever.
 
 mod database;
 mod exposition;

@@ -11,9 +11,9 @@ const LISTED: usize = 1000;
 pub enum MatchGrade {
     /// All its bytes were read and have the hash on record.
     Read,
-    /// The store says that it keeps the hash on record.
+    /// The store states that it has the hash on record.
     Checksum,
-    /// It is there, and the store says that it has the size on record. Damage is not seen by this.
+    /// It exists, and the store states the size on record. This does not detect damage.
     Size,
     /// The same, and it has the metadata on record.
     Metadata,
@@ -45,7 +45,7 @@ pub enum Action {
     RegisteredAgain,
     /// Nothing was to be done.
     DryRun,
-    /// It could not be written down.
+    /// It could not be recorded.
     NotWritten(String),
 }
 
@@ -118,7 +118,7 @@ impl Counts {
     }
 }
 
-/// A copy that is not what its record says.
+/// A copy that differs from its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub key: ObjectKey,
@@ -137,7 +137,7 @@ pub struct UnreadableCopy {
     pub why: String,
 }
 
-/// What there is to tell one by one.
+/// The findings that are listed one by one.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     pub found: Vec<Finding>,

@@ -43,7 +43,7 @@ pub enum Depth {
     /// All its bytes, and its metadata.
     #[default]
     Bytes,
-    /// What the store says of it.
+    /// What the store returns of it.
     Quick,
     /// Its metadata, at a stated rate.
     Metadata,
@@ -76,11 +76,11 @@ pub(super) enum Observation {
 pub(super) enum Origin {
     /// They were written there: the store's ETag is theirs.
     ApplyResult,
-    /// They rotted: nothing says that they were written.
+    /// They rotted: nothing shows that they were written.
     Rotted,
     /// An earlier state has come back.
     Restored,
-    /// It cannot be told.
+    /// It cannot be decided.
     Unclear,
 }
 

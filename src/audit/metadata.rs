@@ -40,7 +40,7 @@ impl Inspection<'_> {
         }
     }
 
-    /// The copy is right so far, and came with this metadata. Another than is on record counts if the store says so twice.
+    /// The copy is right so far, and came with this metadata. Other metadata than recorded counts if the store returns it twice.
     pub(super) async fn with_metadata(&self, came: MetadataHash, grade: MatchGrade) -> Observation {
         let accepted = self.audited.store().profile().accepts_altered_metadata && !self.primary;
         let Some(recorded) = self.metadata.recorded.filter(|recorded| *recorded != came && !accepted) else {
@@ -81,7 +81,7 @@ impl Inspection<'_> {
 
 impl Audit {
     /// What the metadata of an object is held against. Where nothing is on record of it, the primary's is, as long as the
-    /// size there is the object's; that is written down, so that from then on something is on record.
+    /// size there is the object's; it is recorded then, so that later audits can compare with it.
     pub(super) async fn reference(&self, object: &RecordedObject) -> Option<MetadataHash> {
         if object.metadata.is_some() || self.depth != Depth::Metadata {
             return object.metadata;

@@ -1,4 +1,4 @@
-//! `copyhold promote`: says what would be missing, may wait for it, and changes the primary.
+//! `copyhold promote`: reports what would be missing, may wait for it, and changes the primary.
 
 mod readiness;
 
@@ -89,7 +89,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         // Something was registered in between.
         wait(&database, replica, until).await?;
     };
-    // By now it is the primary, whether this can be told or not.
+    // By now it is the primary, whether this can be printed or not.
     let missing = database.missing_at(std::slice::from_ref(replica)).await.unwrap_or_default();
     pools.close().await;
     output::line(&format!("{replica} is the primary since {since}, in place of {}", from.name))?;

@@ -98,7 +98,7 @@ pub(super) fn of_bucket(endpoint: &Url, bucket: &str) -> Url {
     url
 }
 
-/// The region that the endpoint's name says, else the usual one.
+/// Returns the region that the endpoint's name contains, else the usual one.
 pub(super) fn region_of(endpoint: &Url) -> String {
     let host = endpoint.host_str().unwrap_or_default();
     if host.ends_with(".r2.cloudflarestorage.com") {

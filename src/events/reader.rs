@@ -77,7 +77,7 @@ pub enum Next {
 pub enum End {
     /// What came next has been dropped from the log. Nothing that is left comes before `earliest`.
     Gone { earliest: Cursor },
-    /// The log does not reach as far as the reader says that it has read: it has read another one.
+    /// The log ends before the position that the reader states: it has read another one.
     Ahead { head: Cursor },
     /// It has read another log: this is `epoch`'s.
     OtherLog { epoch: Epoch },
@@ -141,7 +141,7 @@ impl Reader {
     /// What comes next. May be dropped while it waits, without loss.
     pub async fn next(&mut self) -> Next {
         loop {
-            // A quiet time is said in any case long before this.
+            // A quiet message is sent in any case long before this.
             if let Some(next) = self.next_until(Instant::now() + 2 * QUIET).await {
                 return next;
             }

@@ -96,7 +96,7 @@ impl Tailer {
                     begun = None;
                     let pause = (FIRST_PAUSE * 2_u32.saturating_pow(failures)).min(LONGEST_PAUSE);
                     failures += 1;
-                    // A notification says nothing about a server that does not answer.
+                    // A notification is no evidence about a server that does not answer.
                     sleep_until(looked + pause).await;
                     continue;
                 }

@@ -74,7 +74,7 @@ impl Auth {
         self.has_token("appending events", headers)
     }
 
-    /// With a token in the configuration, any client that sends it: the address of a connection does not tell who is behind it,
+    /// With a token in the configuration, any client that sends it: the address of a connection does not show who is behind it,
     /// since a proxy on this machine makes every request a local one. Without, this machine.
     fn may(&self, what: &str, connection: &Connection, request: &Parts) -> Result<(), ErrorResponse> {
         if self.0.is_some() {
@@ -126,7 +126,7 @@ fn local(what: &str, connection: &Connection, request: &Parts) -> Result<(), Str
     Ok(())
 }
 
-/// What came through a proxy is not from this machine, whatever the connection says.
+/// A request that came through a proxy is not from this machine, whatever the address of the connection.
 fn is_of_a_proxy(name: &HeaderName) -> bool {
     name.as_str().starts_with("x-forwarded") || PROXIES.contains(&name.as_str())
 }

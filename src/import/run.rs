@@ -13,9 +13,9 @@ use copyhold_db::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often it says that it lives.
+/// How often it renews its claim.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
-/// How often it looks whether another run lives, and how much later than was said it must be alive to count as such.
+/// How often it checks whether another run is alive, and how far its claim must have been extended to count as such.
 const WATCH_EVERY: Duration = Duration::from_millis(300);
 const LIVES: Duration = Duration::from_secs(1);
 /// Tries to take an import that no process seems to hold, before it is clear that another process holds it.
@@ -23,7 +23,7 @@ const TAKES: u32 = 20;
 /// While another transaction holds what it needs, it is tried again after these pauses.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(1);
-/// After so long it says what it waits for.
+/// After so long it reports what it waits for.
 const REPORT_AFTER: Duration = Duration::from_secs(3);
 
 /// What is to be done, and what has come of it so far.
@@ -122,7 +122,7 @@ impl Import {
             ended = self.go_on(place, stop) => ended,
             () = self.until_lost() => Err(ImportError::TakenOver),
         };
-        // What kept it from going on is the error to tell; without this the next run waits for a moment.
+        // The error that ended it is the one to report; without this release the next run waits for a moment.
         let _ = self.database.release_import(&self.plan, self.fence).await;
         ended
     }
@@ -171,7 +171,7 @@ impl Import {
                 tokio::time::sleep(WATCH_EVERY).await;
                 continue;
             }
-            // It writes to the row for longer than it said that it would.
+            // It writes to the row for longer than its claim lasts.
             if takes > TAKES && alive.is_none() {
                 return Err(ImportError::AtWork { holder: holder() });
             }
@@ -247,7 +247,7 @@ impl Import {
     async fn until_lost(&self) {
         loop {
             tokio::time::sleep(KEEP_EVERY).await;
-            // What goes wrong here goes wrong with the next batch too, which tells it.
+            // An error here occurs with the next batch too, which reports it.
             if let Ok(false) = self.database.renew_import(&self.plan, self.fence).await {
                 return;
             }

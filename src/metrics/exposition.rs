@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-/// What `# TYPE` says.
+/// The type in the `# TYPE` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Counter,

@@ -57,7 +57,7 @@ impl RequestSpacing {
         }
     }
 
-    /// It asked to be spared; for so long, if it said so.
+    /// Records that the store asked to be spared; for so long, if it stated a time.
     pub(crate) fn throttled(&self, retry_after: Option<Duration>) {
         let now = Instant::now();
         let mut state = self.lock();

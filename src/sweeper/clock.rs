@@ -17,7 +17,7 @@ pub(super) struct ClockWatch {
     lease_time: Duration,
 }
 
-/// What a look at the clocks says.
+/// The result of comparing the clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClockTrust {
     /// It may be compared with.

@@ -194,7 +194,7 @@ impl OrphanedUploads {
         Ok(failures < FAILURES)
     }
 
-    /// `age`: since its intent was written down.
+    /// `age`: since its intent was recorded.
     async fn abort(
         &self,
         store: &Store,
@@ -212,7 +212,7 @@ impl OrphanedUploads {
             (None, AbortScope::Named | AbortScope::None) => Vec::new(),
         };
         for upload in &uploads {
-            // Of one that the store does not know any more it says that it is done.
+            // For one that the store does not know any more, it answers that it is done.
             if let Err(error) = store.abort_multipart(&one.key, upload).await {
                 return Ok(AbortResult::Failed(error));
             }
@@ -266,7 +266,7 @@ impl OrphanedUploads {
     }
 }
 
-/// It is no passing trouble of the store: it does not know the call, or these credentials may not make it.
+/// Whether it is no transient error of the store: it does not know the call, or these credentials may not make it.
 fn cannot_list(reason: Reason) -> bool {
     matches!(reason, Reason::Denied | Reason::Unsupported | Reason::Refused | Reason::RefusedOnTheWay)
 }

@@ -79,7 +79,7 @@ impl Agent {
     }
 }
 
-/// As a shell tells it: what is above 128 stands for a signal, or is a code of the command's own.
+/// As a shell reports it: a code above 128 stands for a signal, or is the command's own.
 fn how_it_failed(code: u8) -> String {
     match code.checked_sub(128).filter(|signal| (1..=64).contains(signal)) {
         Some(signal) => format!("failed with exit code {code} (as for signal {signal})"),

@@ -17,7 +17,7 @@ use crate::cli::output;
 /// Attempts in a row, if the command is not to wait for an unavailable daemon.
 const PATIENCE: usize = 5;
 
-/// What a daemon tells.
+/// What a daemon sends.
 pub(super) enum FeedItem {
     Event(Event),
     /// Nothing of what is wanted happened up to here.
@@ -60,7 +60,7 @@ pub(super) struct Feed {
     client: Client,
     /// What is wanted, as a part of the URL.
     wanted: String,
-    /// `None`: what comes from now on.
+    /// `None`: only events from now on.
     after: Option<Cursor>,
     follow: bool,
     answer: Option<(Lines, Epoch)>,
@@ -73,7 +73,7 @@ impl Feed {
         Self { client, wanted, after, follow, answer: None, pauses: None, caught_up: false }
     }
 
-    /// What comes next; `None` if there is no more and the command does not follow.
+    /// Returns the next item; `None` if there is no more and the command does not follow.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<FeedItem>> {
         while !self.caught_up {
             let received = match &mut self.answer {
@@ -100,7 +100,7 @@ impl Feed {
                         return Ok(Some(item));
                     }
                 }
-                // A daemon that ends says farewell; another one goes on, or its successor.
+                // A daemon that shuts down ends its answer; another one continues, or its successor.
                 Ok(None) => self.again(anyhow::anyhow!("the daemon has ended the answer")).await?,
                 Err(error) => self.again(error).await?,
             }

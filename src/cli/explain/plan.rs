@@ -7,7 +7,7 @@ use crate::{
     config::Config,
 };
 
-/// How PostgreSQL would go about the statements that find work, with a verdict per lane.
+/// How PostgreSQL would run the statements that find work, with a verdict per lane.
 pub(super) async fn run(config: &Config, lane: Option<&str>, json: bool) -> anyhow::Result<Verdict> {
     let (database, pools) = database(config)?;
     if let Some(unknown) = lane.filter(|lane| !database.replicas().iter().any(|r| r.as_str() == *lane)) {

@@ -91,7 +91,7 @@ pub(super) fn differ(config: &Config, state: &RulesState) -> String {
     )
 }
 
-/// Said while older objects have not been judged.
+/// Printed while the rules are not applied to older objects.
 pub(super) fn unapplied(state: &RulesState) -> Option<String> {
     if !state.is_unapplied() {
         return None;

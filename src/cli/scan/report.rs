@@ -51,7 +51,7 @@ enum Outcome {
     Complete,
     /// A signal ended it early.
     Stopped,
-    /// It could not be gone on with.
+    /// It could not be continued.
     Failed,
     /// Another process is at it.
     Elsewhere,

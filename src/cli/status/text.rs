@@ -49,7 +49,7 @@ pub(super) fn of(config: &Config, status: &Status) -> String {
         }
         parts.extend(rules::unapplied(in_force));
     }
-    // Which is said above, with how far it is.
+    // That one is shown above, with its progress.
     let differences = status.differences.iter().flatten();
     let shown = differences.filter(|differing| differing.what != Difference::Unapplied.what());
     parts.extend(shown.map(|differing| Untrusted(&differing.says).to_string()));
@@ -236,7 +236,7 @@ fn log(log: &LogStatus) -> String {
     }
 }
 
-/// What fails, by replica and class, two lines each.
+/// Failing copies by replica and class, two lines each.
 fn failing(status: &Status) -> Option<String> {
     let count = status.failing_count?;
     let copies = status.failing.as_deref().filter(|copies| !copies.is_empty())?;

@@ -1,4 +1,4 @@
-//! What a reader is told that cannot go on: it never skips an event, and never waits for ever.
+//! The error for a reader that cannot continue: it never skips an event, and never waits for ever.
 
 use copyhold_core::domain::Epoch;
 

@@ -235,7 +235,7 @@ async fn a_filter_lets_through_what_it_names_and_bookmarks_tell_of_the_rest() {
     let sse = String::from_utf8(batch.sse().concat()).unwrap();
     assert_eq!((sse.matches("id: ").count(), sse.matches("\n\n").count()), (2, 2));
     assert_eq!(String::from_utf8(batch.lines().concat()).unwrap().lines().count(), 2);
-    // It is quiet for a while, and after a minute says how far it has come.
+    // It is quiet for a while, and after a minute reports how far it has come.
     let begun = tokio::time::Instant::now();
     let bookmark = loop {
         match reader.next().await {

@@ -32,7 +32,7 @@ pub(super) enum ResponseFormat {
     Sse,
     /// One JSON document a line; with a time, to what is the end of the log when it is over.
     Lines(Option<Duration>),
-    /// One document as soon as there is something to tell, or when this time is over.
+    /// One document as soon as there is something to send, or when this time is over.
     Poll(Duration),
 }
 

@@ -1,4 +1,4 @@
-//! What a request says of the objects that are to be registered.
+//! Parses the objects that a request registers.
 
 use std::fmt;
 

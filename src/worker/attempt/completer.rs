@@ -35,7 +35,7 @@ const FAILURES: usize = 24;
 const PART_WITHIN: Duration = Duration::from_secs(3);
 /// A copy that PostgreSQL refuses to record is made again after this time. An operator has to look at the database.
 const REFUSED_FOR: Duration = Duration::from_mins(5);
-/// Of what PostgreSQL says.
+/// Of PostgreSQL's message.
 const MESSAGE_CHARS: usize = 300;
 
 /// Takes reports from the attempts.
@@ -192,7 +192,7 @@ impl ReportWriter {
         again
     }
 
-    /// What lost against another transaction may do later; what is refused for what it says is not tried again.
+    /// A report that lost against another transaction may succeed later; one that is refused for its data is not tried again.
     async fn refused(&mut self, (of, mut waiting): (ReportId, QueuedReport), error: &DatabaseError) -> Batch {
         let tries = waiting.alone.map_or(0, |alone| alone.tries);
         let timed_out = error.is_no_answer() || error.sqlstate().as_deref() == Some("57014");
@@ -300,7 +300,8 @@ fn apart((of, mut waiting): (ReportId, QueuedReport)) -> (ReportId, QueuedReport
     (of, waiting)
 }
 
-/// That all of it failed, because PostgreSQL refuses what it says. Writes whose end was not seen are noted all the same.
+/// Returns a report in which every copy failed, because PostgreSQL refuses the original's data. Writes of unknown outcome
+/// are noted all the same.
 fn failed(report: &Report, reason: &str) -> Report {
     let failed = |(replica, _): &(ReplicaName, Outcome)| {
         let why =

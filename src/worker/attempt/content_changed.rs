@@ -28,7 +28,7 @@ pub(super) enum ChangeDecision {
 #[derive(Debug, Clone)]
 pub struct ContentChanges {
     pub leases: Leases,
-    /// What the operator says about them.
+    /// What the configuration wants done with them.
     pub policy: UnregisteredChanges,
     /// Told when a generation begins.
     pub wake_claimer: WakeSender,

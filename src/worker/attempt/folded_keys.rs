@@ -160,7 +160,7 @@ fn is_one(replica: &ReplicaName, key: &ObjectKey, others: &[&ObjectKey]) -> Fail
     Failure::new(FailureClass::Refused, format!("target {replica}: {what}"))
 }
 
-/// In ASCII, or twins would look alike.
+/// In ASCII, since twins may look alike.
 fn shown(key: &ObjectKey) -> String {
     let mut shown: String = key.as_str().escape_default().take(SHOWN_CHARS).collect();
     if key.as_str().escape_default().count() > SHOWN_CHARS {

@@ -48,7 +48,7 @@ pub struct AttemptResources {
     /// `None`: a probe copy, which needs no slot.
     pub slot: Option<Slot>,
     pub active_read: Option<ActiveRead>,
-    /// How the copy to this target ends says something of the store.
+    /// How the copy to this target ends is evidence about its store.
     pub probe_copy: Option<ProbeCopy>,
 }
 

@@ -58,7 +58,7 @@ async fn head(store: &Store, key: &ObjectKey) -> PingResult {
     within(ANSWER_WITHIN, store.head(key)).await
 }
 
-/// Reads the beginning of an object. `None`: what came says nothing of the store.
+/// Reads the beginning of an object. `None`: the result is no evidence about the store.
 pub(super) async fn read(store: &Store, key: &ObjectKey) -> Option<bool> {
     let read = async {
         let mut get = store.get(key, Some(0..READS_BYTES), None).await?;

@@ -282,7 +282,7 @@ impl HealthMonitor {
         if let Some(store_health) = self.0.stores.get(replica)
             && !store_health.contacted.swap(true, Ordering::Relaxed)
         {
-            // Whatever it says: a store that is at fault already is found out by what fails there.
+            // Whatever the result: if the store is at fault already, the failures there show it.
             let _ = canary::list(&store_health.store, &store_health.listable).await;
         }
     }

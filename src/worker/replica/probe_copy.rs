@@ -113,7 +113,7 @@ impl ProbeCopyOrder {
 }
 
 impl ProbeCopy {
-    /// Tells how it ended, once. `None`: in a way that says nothing of the store.
+    /// Reports how it ended, once. `None`: in a way that is no evidence about the store.
     ///
     /// From then on no caller waits for it: the object itself may have to wait for the result of all probe copies.
     pub(in crate::worker) fn ended(&self, result: Option<ProbeCopyResult>) {

@@ -100,7 +100,7 @@ impl Replica {
 }
 
 impl ReplicaRegistry {
-    /// No replica is usable until [`ReplicaRegistry::set`] says so.
+    /// No replica is usable before the first [`ReplicaRegistry::set`].
     #[must_use]
     pub fn new(replicas: Vec<Replica>, slow_copies: SlowCopies) -> Self {
         Self(Arc::new(Inner { replicas, snapshot: RwLock::default(), probe_copies: Mutex::default(), slow_copies }))

@@ -42,7 +42,7 @@ impl TargetSpeed {
         Self(Mutex::new(SpeedState { freed: now, typical: None }))
     }
 
-    /// A copy has ended after so long. One that failed says only that it can take that long.
+    /// Records that a copy has ended after so long. One that failed shows only that it can take that long.
     pub(super) fn record(&self, took: Duration, well: bool, now: Instant) {
         let mut state = self.lock();
         state.freed = now;

@@ -58,7 +58,7 @@ pub enum MigrateError {
 impl From<sqlx::migrate::MigrateError> for MigrateError {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         match error {
-            // What PostgreSQL refuses is said as everywhere, with what to do.
+            // A refusal of PostgreSQL is reported as everywhere, with the remedy.
             sqlx::migrate::MigrateError::Execute(cause) | sqlx::migrate::MigrateError::ExecuteMigration(cause, _) => {
                 Self::Database(DatabaseError::database("schema::migrate")(cause))
             }
@@ -197,7 +197,7 @@ fn migrator(schema: &SchemaName, migrations: &[(i64, &'static str, &'static str)
     migrator.dangerous_set_table_name(format!("{}._sqlx_migrations", schema.quoted()));
     // Ours is held; sqlx's waits inside PostgreSQL, which deadlocks with an index build of another migration.
     migrator.set_locking(false);
-    // A newer program may have applied more; `version_before` has judged whether that is one too many.
+    // A newer program may have applied more; `version_before` has checked whether that is one too many.
     migrator.set_ignore_missing(true);
     migrator
 }
