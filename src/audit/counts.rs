@@ -37,9 +37,9 @@ pub enum Defect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Its record was taken back, and the copy is due.
+    /// Its record was revoked, and the copy is due.
     Requeued,
-    /// Its record was taken back, and nothing is copied until an operator retries it.
+    /// Its record was revoked, and nothing is copied until an operator retries it.
     Parked,
     /// A new generation begins, and all its copies are due.
     RegisteredAgain,
@@ -68,11 +68,11 @@ pub struct Counts {
     pub metadata_not_compared: u64,
     /// The store did not let it be read.
     pub unreadable: u64,
-    /// Registered again, copied again or deleted while it was looked at.
+    /// Registered again, copied again or deleted while it was read.
     pub changed_meanwhile: u64,
     /// Right at last, but one reading came with other bytes.
     pub damaged_on_the_way: u64,
-    /// Of those that are missing, damaged or changed, those whose record was taken back.
+    /// Of those that are missing, damaged or changed, those whose record was revoked.
     pub taken_back: u64,
     /// And those whose record should have been, and could not be.
     pub not_written: u64,
@@ -81,7 +81,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Copies of which it is now known how they stand.
+    /// Copies whose state is now known.
     #[must_use]
     pub fn checked(&self) -> u64 {
         let right = self.identical + self.same_checksum + self.same_size + self.same_metadata;

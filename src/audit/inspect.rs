@@ -32,12 +32,12 @@ pub(super) struct Inspection<'a> {
     pub source: Option<&'a SourceReading>,
     /// What is on record of its metadata.
     pub metadata: Metadata<'a>,
-    /// It is the primary in force: what stands there may be the application's.
+    /// It is the primary in force: its content may be the application's.
     pub primary: bool,
     pub depth: Depth,
 }
 
-/// How much of a copy is looked at.
+/// How much of a copy is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Depth {
     /// All its bytes, and its metadata.

@@ -40,7 +40,8 @@ impl Inspection<'_> {
         }
     }
 
-    /// The copy is right so far, and came with this metadata. Other metadata than recorded counts if the store returns it twice.
+    /// The copy is right so far, and came with this metadata. Other metadata than on record counts if the store returns
+    /// it twice.
     pub(super) async fn with_metadata(&self, came: MetadataHash, grade: MatchGrade) -> Observation {
         let accepted = self.audited.store().profile().accepts_altered_metadata && !self.primary;
         let Some(recorded) = self.metadata.recorded.filter(|recorded| *recorded != came && !accepted) else {
@@ -80,8 +81,8 @@ impl Inspection<'_> {
 }
 
 impl Audit {
-    /// What the metadata of an object is held against. Where nothing is on record of it, the primary's is, as long as the
-    /// size there is the object's; it is recorded then, so that later audits can compare with it.
+    /// Returns the metadata to compare copies with. Where none is on record, the primary's is recorded first, if the
+    /// size there is the object's.
     pub(super) async fn reference(&self, object: &RecordedObject) -> Option<MetadataHash> {
         if object.metadata.is_some() || self.depth != Depth::Metadata {
             return object.metadata;
@@ -113,7 +114,7 @@ impl Audit {
     }
 }
 
-/// How other metadata came to stand at the primary, by the store's own words from two moments.
+/// How the primary came to have other metadata, by the store's own answers from two moments.
 fn origin(kept: Option<&SourceReading>, now: &SourceReading) -> Origin {
     let second = |at: Option<i64>| at.map(|at| at.div_euclid(SECOND_US));
     let Some(kept) = kept.filter(|kept| kept.replica == now.replica) else { return Origin::Unclear };

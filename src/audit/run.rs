@@ -46,7 +46,7 @@ pub struct Audit {
     /// The one in force.
     pub(super) primary: ReplicaName,
     replicas: Vec<AuditedReplica>,
-    /// How much of each copy is looked at.
+    /// How much of each copy is read.
     pub(super) depth: Depth,
     /// Nothing is written.
     pub(super) dry_run: bool,
@@ -98,7 +98,7 @@ impl Audit {
         }
     }
 
-    /// How much of each copy is looked at.
+    /// How much of each copy is read.
     #[must_use]
     pub fn depth(self, depth: Depth) -> Self {
         Self { depth, ..self }
@@ -306,7 +306,7 @@ impl Audit {
             UnregisteredChanges::Copy => {
                 match retry_while_down(async || self.database.admit_change(&again.primary).await).await {
                     Ok(ChangeAdmission::Refused { .. }) => Some(too_many_changes(&again.primary)),
-                    // What stands in the way of asking stands in the way of what follows, which tells it.
+                    // An obstacle to this query is one to the next statement too, which reports it.
                     Ok(ChangeAdmission::Admitted) | Err(_) => None,
                 }
             }
@@ -318,7 +318,8 @@ impl Audit {
         Verdict::TakeBack(Revocation { key, generation, refuted, park_the_rest: false })
     }
 
-    /// `then`: what became of the replica's record, and why; `None` of one that is false: the row has changed meanwhile, so what was seen of it does not count.
+    /// `then`: what became of the replica's record, and why; `None` of one that is false: the row has changed
+    /// meanwhile, so what was seen of it does not count.
     fn note(&self, audited: &AuditedReplica, key: &ObjectKey, seen: &Observation, then: Option<(&Action, &str)>) {
         audited.count(|counts| counts.copies += 1);
         let is_primary = self.primary == *audited.name();

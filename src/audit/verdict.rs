@@ -27,7 +27,7 @@ pub(super) fn what(seen: &Observation, is_primary: bool) -> Option<(Defect, &Fai
     match seen {
         Observation::Right(_) | Observation::NotCompared | Observation::Unknown(_) => None,
         Observation::Missing(why) => Some((Defect::Missing, why)),
-        // What stands at the primary is the application's.
+        // The content at the primary is the application's.
         Observation::Wrong { why, origin: Origin::ApplyResult }
         | Observation::OtherMetadata { why, origin: Origin::ApplyResult }
             if is_primary =>
@@ -41,8 +41,8 @@ pub(super) fn what(seen: &Observation, is_primary: bool) -> Option<(Defect, &Fai
 
 /// `seen`: of some or all replicas that have a copy on record.
 ///
-/// A copy that was not looked at counts as one from which the others can be made again: an attempt that copies from it compares it
-/// with the hash on record.
+/// A copy that was not read counts as one from which the others can be made again: an attempt that copies from it
+/// compares it with the hash on record.
 pub(super) fn judge(
     object: &RecordedObject,
     primary: &ReplicaName,
@@ -127,7 +127,7 @@ mod tests {
         Observation::Wrong { why: why(), origin }
     }
 
-    /// With b2 as the primary, and what was seen at b2, wasabi and scw, all on record; `None`: not looked at.
+    /// With b2 as the primary, and what was observed at b2, wasabi and scw, all on record; `None`: not read.
     fn judged(seen: [Option<Observation>; 3]) -> Verdict {
         let replicas = ["b2", "wasabi", "scw"].map(name);
         let object = RecordedObject {
@@ -142,7 +142,7 @@ mod tests {
         judge(&object, &name("b2"), &seen)
     }
 
-    /// Which records are taken back, `!` where the copy is parked, and whether nothing is left.
+    /// Which records are revoked, `!` where the copy is parked, and whether nothing is left.
     fn taken_back(seen: [Option<Observation>; 3]) -> (String, bool) {
         match judged(seen) {
             Verdict::TakeBack(what) => {

@@ -89,8 +89,8 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     Ok(verdict)
 }
 
-/// What the database has on record of the replicas; `None`: it does not answer. Before the first `migrate` that is nothing,
-/// which is an answer.
+/// What the database has on record of the replicas; `None`: it does not answer. Before the first `migrate` that is
+/// nothing, which is an answer.
 async fn rows(database: &Database) -> Option<Vec<ReplicaRow>> {
     let is_absent = |error: &DatabaseError| error.sqlstate().is_some_and(|code| ["42P01", "3F000"].contains(&&*code));
     match database.replica_rows().await {

@@ -51,8 +51,8 @@ where
     builder.with_target(false).fmt_fields(fields).with_writer(to).finish().with(filter_fn(shows_no_keys)).into()
 }
 
-/// Whether an event can be written whatever the level is: the SDK's own show access key ids, those of the AWS chain from INFO
-/// on and the others from DEBUG on.
+/// Whether an event can be written whatever the level is: the SDK's own show access key ids, those of the AWS chain
+/// from INFO on and the others from DEBUG on.
 fn shows_no_keys(event: &Metadata<'_>) -> bool {
     let most = match event.target().split("::").next() {
         Some("aws_config" | "aws_credential_types") => Level::WARN,

@@ -113,7 +113,8 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it looks after SIGHUP as commands do. A daemon has its own way, and what plays in a box ends with its owner.
+    /// Whether it looks after SIGHUP as commands do. A daemon has its own way, and what plays in a box ends with its
+    /// owner.
     fn outlives_hangups(&self) -> bool {
         match self {
             Self::Run(_) => false,

@@ -1,4 +1,4 @@
-//! `copyhold resume`: copies to a paused replica go on.
+//! `copyhold resume`: resumes copies to a paused replica.
 
 use anyhow::Context as _;
 use copyhold_db::replica::ResumeResult;

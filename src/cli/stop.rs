@@ -54,7 +54,8 @@ impl StopSignals {
     }
 }
 
-/// From now on SIGHUP does not end a command that has no terminal to lose: it is reported on stderr, and nothing else happens.
+/// From now on SIGHUP does not end a command that has no terminal to lose: it is reported on stderr, and nothing else
+/// happens.
 pub(super) fn outlive_hangups() -> io::Result<()> {
     if hangup_means() == HangupMeans::Nothing {
         let mut hangups = Hangups::listen()?;

@@ -110,7 +110,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         Audit::new(database, primary.clone(), audited, args.workers.get()).depth(args.depth()).dry_run(args.dry_run);
     let audit = audit.unregistered_changes(config.guard.changed);
 
-    // Listened to before anything is looked at.
+    // Listened to before anything is read.
     let mut signals = StopSignals::listen()?;
     let stop = CancellationToken::new();
     let bar = Bar::new(total, "objects");

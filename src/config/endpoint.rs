@@ -7,7 +7,7 @@ use super::{
     net::{is_address, is_plain_to_another_host},
 };
 
-/// Stores whose endpoints say their region: what stands before and after it.
+/// Stores whose endpoints contain their region: the text before and after it.
 const REGION_IN_NAME: &[(&str, &str)] = &[
     ("s3.", ".amazonaws.com"),
     ("s3.", ".backblazeb2.com"),
@@ -74,7 +74,7 @@ pub(super) fn bucket(name: String) -> Result<String, InvalidValue> {
     Err(InvalidValue::new(format!("is {name:?}, which is no bucket's name"), TODO))
 }
 
-/// Why the bucket cannot stand in front of the endpoint's host, if so.
+/// Returns why the bucket cannot be put before the endpoint's host; `None`: it can.
 pub(super) fn no_host_name(endpoint: &Url, bucket: &str) -> Option<&'static str> {
     let is_host_name = bucket.len() <= 63
         && bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
@@ -90,10 +90,10 @@ pub(super) fn no_host_name(endpoint: &Url, bucket: &str) -> Option<&'static str>
     }
 }
 
-/// Where requests to a bucket are sent whose name stands in front of the host.
+/// Returns where requests are sent to a bucket whose name is put before the host.
 pub(super) fn of_bucket(endpoint: &Url, bucket: &str) -> Url {
     let mut url = endpoint.clone();
-    // Where it cannot stand there, that is refused elsewhere.
+    // A bucket that cannot be put there is refused elsewhere.
     let _ = url.set_host(Some(&format!("{bucket}.{}", endpoint.host_str().unwrap_or_default())));
     url
 }

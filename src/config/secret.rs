@@ -86,7 +86,8 @@ fn from_variable(node: Node, sources: &Sources) -> Result<SecretString, InvalidV
     Err(InvalidValue { position, what: format!("names the variable {name}, which {problem}"), todo })
 }
 
-/// The content of a file without the line break at its end. Error: what is wrong with the file, after "which", and what to do.
+/// The content of a file without the line break at its end. Error: what is wrong with the file, after "which", and what
+/// to do.
 fn from_file(path: &Path) -> Result<SecretString, (String, String)> {
     let invalid = |what: &str, todo: &str| Err((what.to_owned(), todo.to_owned()));
     let bytes = match regular_file::read(path, AT_MOST_BYTES) {

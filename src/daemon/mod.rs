@@ -1,4 +1,5 @@
-//! The composition root of `copyhold run`: makes pools, stores and tasks from the configuration, and ends them in order.
+//! The composition root of `copyhold run`: makes pools, stores and tasks from the configuration, and ends them in
+//! order.
 
 mod final_deadline;
 pub mod shutdown;
@@ -276,7 +277,7 @@ impl Context<'_> {
         self.spawn("orphaned uploads", |drain| uploads.run(drain));
     }
 
-    /// Starts what looks at the tables periodically.
+    /// Starts the tasks that read the tables periodically.
     fn spawn_watches(&self) {
         self.spawn("backlog", |drain| sweeper::count_backlog(self.database.duties(), drain));
         self.spawn("sequences", |drain| sweeper::watch_sequences(self.database.duties(), drain));

@@ -1,5 +1,5 @@
-//! How the process ends: the first signal drains, the second or the deadline stops at once. A task that ends unexpectedly
-//! ends the daemon. SIGHUP ends nothing.
+//! How the process ends: the first signal drains, the second or the deadline stops at once. A task that ends
+//! unexpectedly ends the daemon. SIGHUP ends nothing.
 
 use std::{future::Future, io, time::Duration};
 

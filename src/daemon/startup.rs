@@ -82,8 +82,8 @@ async fn fit(config: &Config, database: &Database, migrate: bool) -> Result<(), 
     )))
 }
 
-/// Logs every plan that finds work slowly, and goes on: slow work is done all the same. A missing function is fatal, since
-/// no work can be found without it.
+/// Logs every plan that finds work slowly, and continues: slow work is done all the same. A missing function is fatal,
+/// since no work can be found without it.
 async fn check_plans(database: &Database) -> Result<(), StartupError> {
     let all = match database.plans().await {
         Ok(all) => all,
@@ -134,7 +134,8 @@ impl From<DatabaseError> for StartupError {
     }
 }
 
-/// Retries while PostgreSQL is unavailable, less and less often, up to two seconds, so that work begins soon after it is back.
+/// Retries while PostgreSQL is unavailable, less and less often, up to two seconds, so that work begins soon after it
+/// is back.
 async fn until_available<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = Result<T, StartupError>>,

@@ -1,7 +1,7 @@
 //! Who may read events, register objects and append events.
 //!
-//! With `http.token` set, a client that sends it may do everything, from any machine. Without it, clients on this machine may
-//! read and register, and none may append.
+//! With `http.token` set, a client that sends it may do everything, from any machine. Without it, clients on this
+//! machine may read and register, and none may append.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::config::Secret;
 /// A token that was rotated is read so soon.
 const READ_EVERY: Duration = Duration::from_secs(1);
 
-/// Headers that a proxy adds, besides those that begin with `x-forwarded`.
+/// Headers that a proxy adds, apart from those that begin with `x-forwarded`.
 const PROXIES: [&str; 12] = [
     "forwarded",
     "via",
@@ -74,8 +74,8 @@ impl Auth {
         self.has_token("appending events", headers)
     }
 
-    /// With a token in the configuration, any client that sends it: the address of a connection does not show who is behind it,
-    /// since a proxy on this machine makes every request a local one. Without, this machine.
+    /// With a token in the configuration, any client that sends it: the address of a connection does not show who is
+    /// behind it, since a proxy on this machine makes every request a local one. Without, this machine.
     fn may(&self, what: &str, connection: &Connection, request: &Parts) -> Result<(), ErrorResponse> {
         if self.0.is_some() {
             return self.has_token(what, &request.headers);

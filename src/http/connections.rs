@@ -1,5 +1,5 @@
-//! The connections, one task each: who gets one, and what ends it. hyper serves them: `axum::serve` waits for a request's
-//! head for as long as it pleases the client.
+//! The connections, one task each: who gets one, and what ends it. hyper serves them: `axum::serve` waits for a
+//! request's head for as long as it pleases the client.
 
 use std::{
     io,

@@ -135,7 +135,7 @@ fn key_problem(table: &SourceTable) -> Option<String> {
     }
 }
 
-/// Which column stands for which replica.
+/// Which column belongs to which replica.
 fn columns(
     table: &SourceTable,
     options: &ImportOptions,

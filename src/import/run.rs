@@ -56,7 +56,7 @@ pub struct ImportEnded {
     pub before: u64,
 }
 
-/// Why it could not go on.
+/// Why it could not continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     #[error(transparent)]
@@ -114,8 +114,8 @@ impl Import {
         self.lock().waits.clone()
     }
 
-    /// Imports from where an earlier run has ended, or from the first row on if that was complete, or if `anew`; until `stop`, which
-    /// ends it after a batch.
+    /// Imports from where an earlier run has ended, or from the first row on if that was complete, or if `anew`; until
+    /// `stop`, which ends it after a batch.
     pub async fn run(&self, anew: bool, stop: &CancellationToken) -> Result<ImportEnded, ImportError> {
         let Some(place) = self.take(anew, stop).await? else { return Ok(self.ended(false)) };
         let ended = tokio::select! {
@@ -146,7 +146,8 @@ impl Import {
         Ok(self.ended(false))
     }
 
-    /// Returns where to begin; `None`: it was stopped. A process that died a moment ago is waited for, a living one is not.
+    /// Returns where to begin; `None`: it was stopped. A process that died a moment ago is waited for, a living one is
+    /// not.
     async fn take(&self, anew: bool, stop: &CancellationToken) -> Result<Option<Position>, ImportError> {
         let mut alive: Option<(Option<Fence>, Instant)> = None;
         for takes in 0.. {

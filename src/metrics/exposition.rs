@@ -1,5 +1,5 @@
-//! Writes families in Prometheus' text format, for values that the recorder cannot hold: with fractions in a counter, or
-//! with an end.
+//! Writes families in Prometheus' text format, for values that the recorder cannot hold: with fractions in a counter,
+//! or with an end.
 
 use std::fmt::Write as _;
 

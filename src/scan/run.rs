@@ -23,7 +23,7 @@ use super::{
     write::{Entry, RangeProgress, Registrar},
 };
 
-/// A process that has not said for so long that it is at a scan is taken for dead.
+/// A process that has not renewed its claim of a scan for so long is presumed dead.
 const HOLD: Duration = Duration::from_secs(6);
 const HOLD_EVERY: Duration = Duration::from_secs(2);
 
@@ -113,7 +113,7 @@ impl Scan {
         resumed: &mut Option<i64>,
         stop: &CancellationToken,
     ) -> Result<(), ScanError> {
-        // Drawn anew by each process.
+        // Drawn by each process.
         let me = ScanHolder(rand::random());
         let scan = match self.take(begin, me, stop).await? {
             (scan, None) => scan,
@@ -130,7 +130,7 @@ impl Scan {
             halt = self.hold(scan, me) => Err(halt),
         };
         if ran.is_err() {
-            // Without it, the next must wait until we are taken for dead.
+            // Without it, the next must wait until we are presumed dead.
             let _ = self.database.release_scan(scan, me).await;
             return ran;
         }
@@ -210,7 +210,7 @@ impl Scan {
         Ok(ranges)
     }
 
-    /// Several parts at the same time. The first that cannot go on ends the others, after their page.
+    /// Several parts at the same time. The first that cannot continue ends the others, after their page.
     async fn work(
         &self,
         registrar: &Registrar<'_>,
@@ -261,7 +261,8 @@ impl Scan {
         Ok(())
     }
 
-    /// Which other replicas show the same of each. A listing that fails says nothing, and nothing more is taken from it.
+    /// Which other replicas show the same of each. A listing that fails says nothing, and nothing more is taken from
+    /// it.
     async fn compare(
         &self,
         objects: Vec<ListedObject>,

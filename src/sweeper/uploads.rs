@@ -26,11 +26,11 @@ const WINDOW_AFTER: Duration = Duration::from_mins(5);
 const NAMELESS_FOR: Duration = Duration::from_hours(3 * 24);
 /// An upload that the store has refused to abort for so long is forgotten.
 const CONDEMNED_FOR: Duration = Duration::from_hours(30 * 24);
-/// After so many failures in a row the store is left alone until the next look.
+/// After so many failures in a row the store is not asked until the next round.
 const FAILURES: u32 = 3;
-/// Half of the time for which no other daemon looks at the same uploads; one call more may take a minute.
+/// Half of the time for which no other daemon checks the same uploads; one call more may take a minute.
 const ROUND: Duration = UPLOAD_CHECK_INTERVAL.checked_div(2).expect("two is not zero");
-/// How often rows of replicas that no daemon serves any more are looked for.
+/// How often rows of replicas that no daemon serves any more are searched for.
 const UNSERVED_EVERY: Duration = Duration::from_hours(1);
 
 /// Aborts the unfinished uploads that no daemon will continue. Every daemon checks; each upload is aborted by the one
@@ -138,7 +138,7 @@ impl OrphanedUploads {
         }
     }
 
-    /// Aborts these. `false`: the store fails too often to go on.
+    /// Aborts these. `false`: the store fails too often to continue.
     async fn clear(
         &self,
         store: &Store,

@@ -1,4 +1,5 @@
-//! Registers this daemon as idle in PostgreSQL, so that an INSERT notifies it; and when it looks for work all the same.
+//! Registers this daemon as idle in PostgreSQL, so that an INSERT notifies it; and decides when it looks for work all
+//! the same.
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use crate::metrics;
 pub const POLL: Duration = Duration::from_secs(5);
 /// Between two tries while PostgreSQL is unavailable.
 pub const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// When the daemon looks again after it has registered as idle: a transaction that did not see the registration may commit
-/// later.
+/// When the daemon looks again after it has registered as idle: a transaction that did not see the registration may
+/// commit later.
 const AFTER_REGISTERING: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_secs(1)];
 
 /// Whether this daemon is registered as idle. While any daemon is, every INSERT sends a NOTIFY.

@@ -33,8 +33,8 @@ impl StaggeredWakeup {
         Self::STEP.saturating_mul(steps).min(Self::LONGEST)
     }
 
-    /// Records the result of a look. Where the first daemon takes all work the others look ever later, so that one look serves
-    /// several notifications.
+    /// Records the result of a look. Where the first daemon takes all work the others look ever later, so that one look
+    /// serves several notifications.
     pub fn record(&mut self, something: bool) {
         self.empty_in_a_row = if something { 0 } else { self.empty_in_a_row.saturating_add(1) };
     }

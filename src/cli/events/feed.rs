@@ -39,7 +39,8 @@ impl Event {
     }
 }
 
-/// A line of which only the frame can be read: JSON that is deeper, or has greater numbers, than this program's parser takes.
+/// A line of which only the frame can be read: JSON that is deeper, or has greater numbers, than this program's parser
+/// takes.
 #[derive(Deserialize)]
 struct Frame {
     id: i64,

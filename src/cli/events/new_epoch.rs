@@ -3,7 +3,7 @@
 use super::super::{Verdict, database, output};
 use crate::config::Config;
 
-/// From now on readers of the earlier log get 409, and begin anew.
+/// From now on readers of the earlier log get 409, and begin again.
 pub(super) async fn run(config: &Config) -> anyhow::Result<Verdict> {
     let (database, pools) = database(config)?;
     let head = database.new_incarnation().await?;

@@ -1,11 +1,11 @@
-//! What it costs to take back all copies of a replica, in words.
+//! Describes what it costs to clear all recorded copies of a replica.
 
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::walk::Holdings;
 
 use super::output;
 
-/// One line for what is taken back, one for where it comes from, one for what is lost; none if nothing is on record.
+/// One line for what is cleared, one for where it comes from, one for what is lost; none if nothing is on record.
 /// `is`: `is` or `would be`.
 pub(super) fn lines(replica: &ReplicaName, seen: &Holdings, would_be: bool) -> Vec<String> {
     if seen.recorded == 0 {

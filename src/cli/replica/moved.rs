@@ -53,7 +53,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         }
         bail!("{replica} is {from}, as the configuration says: there is nothing to move");
     }
-    nobody_stays(&database, replica.as_str(), from, &to).await?;
+    no_daemon_stays(&database, replica.as_str(), from, &to).await?;
     let mut costs = cost::lines(&replica, &walk::holdings(&database, &replica, &others).await?, false);
     if !costs.is_empty() {
         if args.same_content {
@@ -63,7 +63,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             return Ok(Verdict::Bad);
         }
         // The answer may have taken its time.
-        nobody_stays(&database, replica.as_str(), from, &to).await?;
+        no_daemon_stays(&database, replica.as_str(), from, &to).await?;
     }
     let left = database.count_uploads(&replica).await?;
     let what = BucketMove { from, to: &to, same_content: args.same_content };
@@ -86,8 +86,8 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     Ok(Verdict::Good)
 }
 
-/// No living daemon would go on writing to the old place.
-async fn nobody_stays(database: &Database, replica: &str, from: &Pin, to: &Pin) -> anyhow::Result<()> {
+/// Checks that no living daemon would still write to the old bucket.
+async fn no_daemon_stays(database: &Database, replica: &str, from: &Pin, to: &Pin) -> anyhow::Result<()> {
     let peers = database.peers().await?.into_iter();
     let staying: DaemonIds =
         peers.filter(|peer| peer.config.replicas.get(replica) == Some(from)).map(|peer| peer.id).collect();

@@ -1,4 +1,4 @@
-//! `copyhold replica reset`: takes back what is recorded at a bucket that was lost.
+//! `copyhold replica reset`: clears the records of a bucket that was lost.
 
 use anyhow::{Context as _, bail};
 use copyhold_core::domain::{ReplicaName, utc};

@@ -1,4 +1,4 @@
-//! `copyhold replica undrain`: copies to a draining replica go on.
+//! `copyhold replica undrain`: resumes copies to a draining replica.
 
 use anyhow::Context as _;
 

@@ -1,5 +1,5 @@
-//! Walks through the whole table, which may take minutes: it survives PostgreSQL's short absence, and shows on a terminal how
-//! far it has come.
+//! Walks through the whole table, which may take minutes: it survives PostgreSQL's short absence, and shows on a
+//! terminal how far it has come.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,14 +14,14 @@ use copyhold_db::{
 
 use super::super::{output, progress::Bar};
 
-/// Locked rows are tried again after this time, and before the walk goes on once they are so many.
+/// Locked rows are tried again after this time, and before the walk continues once they are so many.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const BUSY_AT_MOST: usize = 1_000;
 /// How often it is asked whether a transaction has ended, and how often in all before the first walk.
 const OPEN_PAUSE: Duration = Duration::from_millis(200);
 const SHORT_LOOKS: u32 = 20;
 
-/// What a walk has taken back, all in all.
+/// How many copies a walk has cleared in all.
 #[derive(Debug)]
 pub(super) struct RevokedCounts {
     pub cleared: u64,
@@ -57,7 +57,7 @@ pub(in crate::cli) async fn holdings(
     Ok(seen)
 }
 
-/// Takes back all that a reset, or a move, is to take back, from where it was left, and ends it.
+/// Clears all copies that a reset or a move is to clear, from where it was interrupted, and ends it.
 pub(super) async fn take_back(
     database: &Database,
     mut reset: Reset,
@@ -65,8 +65,8 @@ pub(super) async fn take_back(
 ) -> Result<RevokedCounts, DatabaseError> {
     let bar = Bar::new(None, "copies taken back");
     let mut taken = RevokedCounts { cleared: 0, alone: 0, alone_example: None };
-    // A transaction that is open now may commit behind our back what it had recorded before: an upload to the bucket that
-    // was lost. Those that last are not waited for: when they have ended, one more walk sees it.
+    // A transaction that is open now may commit behind our back what it had recorded before: an upload to the bucket
+    // that was lost. Those that last are not waited for: when they have ended, one more walk sees it.
     let mut open = if reset.sure { BTreeSet::new() } else { Box::pin(open_for_long(database)).await? };
     if open.is_empty() && reset.reached.is_none() {
         retry_while_down(async || database.restart_walk(&reset).await).await?;

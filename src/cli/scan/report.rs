@@ -40,7 +40,7 @@ pub(super) struct Report {
     parts_done: usize,
     stores: Vec<StoreReport>,
     not_adopted: Vec<SkippedReplica>,
-    /// What kept it from going on.
+    /// The error that ended it.
     error: Option<String>,
 }
 

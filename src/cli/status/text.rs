@@ -263,8 +263,8 @@ fn failing(status: &Status) -> Option<String> {
     Some(lines.join("\n"))
 }
 
-/// A line that is longer than the terminal is wide goes on in the next, indented like the first and a little more. A word
-/// that is longer stays whole.
+/// A line that is longer than the terminal is wide goes on in the next, indented like the first and a little more. A
+/// word that is longer stays whole.
 fn wrapped(line: &str, width: usize) -> String {
     if line.chars().count() <= width {
         return line.to_owned();

@@ -1,4 +1,4 @@
-//! Where a reader may stand when it asks.
+//! The positions at which a reader may begin.
 
 use super::*;
 use crate::events::chunk::tests::event;

@@ -1,4 +1,4 @@
-//! The responses to readers that cannot begin or go on.
+//! The responses to readers that cannot begin or continue.
 
 use std::time::Duration;
 

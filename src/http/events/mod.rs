@@ -55,7 +55,7 @@ pub(super) async fn read(
     Ok(response)
 }
 
-/// Another daemon, or this one's successor, goes on.
+/// Another daemon, or this one's successor, continues.
 fn ending() -> ErrorResponse {
     ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, "this daemon is shutting down: ask again in a moment")
         .again_after(Duration::from_secs(1))

@@ -16,7 +16,7 @@ use crate::events::{Batch, Next, Reader};
 /// However long it takes to find something that passes the filter, the client gets an answer after this time.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
-/// The first events that there are, or none if none have come within `wait`; and where to go on.
+/// Returns the first events, or none if none have come within `wait`; and where to continue.
 pub(super) async fn answer(mut reader: Reader, wait: Duration, state: &AppState) -> Result<Response, ErrorResponse> {
     let until = Instant::now() + wait;
     loop {

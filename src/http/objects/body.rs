@@ -47,7 +47,8 @@ pub(super) fn count(text: &str) -> Result<CountedObjects<'_>, ErrorResponse> {
 }
 
 impl CountedObjects<'_> {
-    /// The objects in the order in which they were sent, checked. The error names the first invalid object by its number, from 0.
+    /// The objects in the order in which they were sent, checked. The error names the first invalid object by its
+    /// number, from 0.
     pub(super) fn objects(self, replicas: &[ReplicaName]) -> Result<Vec<NewObject>, ErrorResponse> {
         let mut read = ObjectReader { replicas, objects: Vec::with_capacity(self.objects), wrong: None };
         let mut text = serde_json::Deserializer::from_str(self.text);

@@ -1,5 +1,5 @@
-//! Holds the connection that listens, and wakes the tasks that wait for notifications. A notification is a hint, and a dead
-//! connection is silent: so every doubt wakes the tasks too, and they look in any case.
+//! Holds the connection that listens, and wakes the tasks that wait for notifications. A notification is a hint, and a
+//! dead connection is silent: so every doubt wakes the tasks too, and they look in any case.
 //!
 //! Owns the one connection that listens. While it is not known to work, the daemon polls every
 //! second and does not register as idle.
@@ -105,7 +105,7 @@ impl From<ListenError> for ListenEnd {
 /// What was last logged, and what was last written for the other daemons.
 #[derive(Debug, Default)]
 struct Reported {
-    /// As it stands in the table; `None`: nothing does, or another word.
+    /// As stored in the table; `None`: nothing is, or another word.
     wakeup: Option<String>,
     failure: Option<ListenFailure>,
 }
@@ -210,7 +210,7 @@ impl Listener {
         }
     }
 
-    /// Writes down for the others how this daemon learns of what is new, unless that stands there.
+    /// Records for the other daemons how this one learns of new work, unless that is stored already.
     async fn report(&self, reported: &mut Reported, how: &str) {
         if reported.wakeup.as_deref() == Some(how) {
             return;

@@ -58,8 +58,8 @@ pub(super) fn refusal(error: ListenError) -> ListenEnd {
     }
 }
 
-/// Sends a notification over another connection and waits for it on this one. On the same connection it would arrive even
-/// through a pooler.
+/// Sends a notification over another connection and waits for it on this one. On the same connection it would arrive
+/// even through a pooler.
 pub(super) async fn passes(
     connection: &mut ListenConnection,
     database: &Database,

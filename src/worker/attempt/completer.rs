@@ -89,7 +89,8 @@ pub fn completer(leases: Leases) -> (Completer, ReportWriter) {
 }
 
 impl Completer {
-    /// Has the report written, however long PostgreSQL is unavailable, as long as the lease lasts. *Changed*: it was not.
+    /// Has the report written, however long PostgreSQL is unavailable, as long as the lease lasts. *Changed*: it was
+    /// not.
     pub async fn write(&self, report: Report, until: Instant) -> FencedWrite {
         let (answer, answered) = oneshot::channel();
         if self.0.send(PendingReport { report, until, answer }).await.is_err() {
@@ -192,11 +193,13 @@ impl ReportWriter {
         again
     }
 
-    /// A report that lost against another transaction may succeed later; one that is refused for its data is not tried again.
+    /// A report that lost against another transaction may succeed later; one that is refused for its data is not tried
+    /// again.
     async fn refused(&mut self, (of, mut waiting): (ReportId, QueuedReport), error: &DatabaseError) -> Batch {
         let tries = waiting.alone.map_or(0, |alone| alone.tries);
         let timed_out = error.is_no_answer() || error.sqlstate().as_deref() == Some("57014");
-        // A lock of another transaction is no refusal, however long it is held: the copy is proven, and its lease lasts.
+        // A lock of another transaction is no refusal, however long it is held: the copy is proven, and its lease
+        // lasts.
         if error.is_conflict() || (timed_out && tries < TRIES_ALONE) {
             return self.later((of, waiting), error);
         }
@@ -300,8 +303,8 @@ fn apart((of, mut waiting): (ReportId, QueuedReport)) -> (ReportId, QueuedReport
     (of, waiting)
 }
 
-/// Returns a report in which every copy failed, because PostgreSQL refuses the original's data. Writes of unknown outcome
-/// are noted all the same.
+/// Returns a report in which every copy failed, because PostgreSQL refuses the original's data. Writes of unknown
+/// outcome are noted all the same.
 fn failed(report: &Report, reason: &str) -> Report {
     let failed = |(replica, _): &(ReplicaName, Outcome)| {
         let why =
@@ -347,7 +350,7 @@ fn merge(batch: &mut Batch, PendingReport { report, until, answer }: PendingRepo
     }
 }
 
-/// The later word on a replica stands.
+/// The later report on a replica counts.
 fn replace(outcomes: &mut Vec<(ReplicaName, Outcome)>, replica: ReplicaName, outcome: Outcome) {
     outcomes.retain(|(r, _)| *r != replica);
     outcomes.push((replica, outcome));

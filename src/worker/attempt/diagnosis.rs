@@ -64,7 +64,8 @@ impl Runner {
         }
     }
 
-    /// Finds out whose fault it is that the store `at` failed as a source or a target, which prevents the copy to `target`.
+    /// Finds out whose fault it is that the store `at` failed as a source or a target, which prevents the copy to
+    /// `target`.
     async fn diagnose(
         &self,
         lease: &Lease,

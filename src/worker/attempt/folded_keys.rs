@@ -28,8 +28,8 @@ pub(super) struct FoldedKeys<'r> {
 }
 
 impl FoldedKeys<'_> {
-    /// Takes off the job those targets where another registered object has the key, and returns their outcomes. The copies
-    /// of the others there may hold this object's bytes: their records are revoked first.
+    /// Takes off the job those targets where another registered object has the key, and returns their outcomes. The
+    /// copies of the others there may hold this object's bytes: their records are revoked first.
     pub(super) async fn keep_apart(&self, lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
         let mut outcomes = Vec::new();
         for target in std::mem::take(&mut job.targets) {
@@ -72,8 +72,8 @@ impl FoldedKeys<'_> {
         }
     }
 
-    /// The store keeps this object under another name: what is on record of the object of that name, if there is one, may
-    /// be this object's bytes.
+    /// The store keeps this object under another name: what is on record of the object of that name, if there is one,
+    /// may be this object's bytes.
     async fn judge_kept_as(&self, lease: &Lease, store: &Store, kept_as: &KeptAs) -> Outcome {
         if self.is_parted(&lease.key, store, kept_as).await {
             Outcome::Failed { next: NextAttempt::Parked, why: kept_as_another(store, &lease.key, &kept_as.other) }
@@ -82,8 +82,8 @@ impl FoldedKeys<'_> {
         }
     }
 
-    /// Takes back what is on record there of the object that a copy of this one was just written over, if it was. `false`:
-    /// that could not be done yet.
+    /// Takes back what is on record there of the object that a copy of this one was just written over, if it was.
+    /// `false`: that could not be done yet.
     pub(super) async fn part_from_other(&self, lease: &Lease, replica: &ReplicaName) -> bool {
         let replicas = self.registry.replicas();
         let Some(store) = replicas.iter().find(|r| r.name == *replica).map(|r| &r.store) else { return true };
@@ -135,7 +135,7 @@ impl FoldedKeys<'_> {
                 warn!(object.key = %twin.key, replica.id = %replica, "{replica} folds {} and {key} into one key: revoked the record of {} there; neither is copied there", twin.key, twin.key);
                 Ok(true)
             }
-            // Registered or taken back meanwhile, it is looked at again.
+            // Registered or revoked meanwhile, it is read again.
             FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten => {
                 info!(object.key = %twin.key, replica.id = %replica, "The record of {} at {replica} is to be revoked, but another transaction has locked its row", twin.key);
                 Ok(false)

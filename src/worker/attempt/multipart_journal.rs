@@ -34,8 +34,9 @@ const BATCH: usize = 1000;
 const EVERY: Duration = Duration::from_millis(50);
 /// How long the next try waits when PostgreSQL is unavailable.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How many changes are kept at most while PostgreSQL is unavailable: some 300 bytes each, 20 MiB. Fewer come together, since
-/// copies stop when their lease expires. Parts that are not kept are sent again; uploads are found by the sweeper.
+/// How many changes are kept at most while PostgreSQL is unavailable: some 300 bytes each, 20 MiB. Fewer come together,
+/// since copies stop when their lease expires. Parts that are not kept are sent again; uploads are found by the
+/// sweeper.
 const UNWRITTEN: usize = 65_536;
 
 /// The memory of this process's unfinished uploads: a [`Journal`] for each lease, and one [`JournalWriter`] for all.

@@ -15,7 +15,7 @@ use crate::worker::replica::Diagnosis;
 /// How long a copy is deferred that was aborted because slow ones held too much.
 const CROWDED_OUT_FOR: Duration = Duration::from_secs(30);
 
-/// An object that fails where another one succeeded so lately is at fault itself.
+/// An object that fails where another one succeeded within this time is at fault itself.
 const OTHERS_SUCCEED_WITHIN: Duration = Duration::from_mins(1);
 
 /// What the copy has reported so far and is not written yet.
@@ -28,7 +28,7 @@ pub(super) struct AttemptRecord {
     due: Vec<ReplicaName>,
     content: Option<Content>,
     metadata: Option<MetadataHash>,
-    /// What the object has besides, and some copy of it lacks; `None`: it was not read yet.
+    /// Properties of the object that some copy of it lacks; `None`: it was not read yet.
     not_carried: Option<Vec<NotCarried>>,
     /// The primary has another content by now.
     pub(super) changed: Option<(ReplicaName, Content, SourceReading)>,
@@ -205,7 +205,8 @@ impl AttemptRecord {
             CopyStep::Target { replica, result } => {
                 let outcome = match result {
                     Ok(proof) => {
-                        // Written by us, it has another Last-Modified and ETag than are kept, and no daemon has read them.
+                        // Written by us, it has another Last-Modified and ETag than are kept, and no daemon has read
+                        // them.
                         if self.source_replica.as_ref() == Some(&replica) {
                             self.source_reading =
                                 Some(SourceReading { replica: replica.clone(), modified_us: None, tag: None });
@@ -243,7 +244,7 @@ impl AttemptRecord {
         Outcome::Failed { next, why: if named { why.of_the_object(&self.key) } else { why } }
     }
 
-    /// A recorded time that is known to be false is taken back. If another source had the object, the gap is to be
+    /// A recorded time that is known to be false is revoked. If another source had the object, the gap is to be
     /// filled at once; if none had, all wait alike for the upload to end.
     pub(super) fn conclude(&mut self) {
         for (replica, why, park) in std::mem::take(&mut self.missing) {
@@ -266,7 +267,7 @@ impl AttemptRecord {
         }
     }
 
-    /// What stands at a replica is not copied, though it may be a new content.
+    /// The content at a replica is not copied, although it may be a new one.
     pub(super) fn park(&mut self, replica: ReplicaName, why: Failure) {
         self.missing.push((replica, why, true));
     }

@@ -10,11 +10,11 @@ const REST: u32 = 50;
 const CHEAP: Duration = Duration::from_millis(2);
 /// Then the lane is asked from its beginning no more often than this.
 const DEAR_AT_MOST_EVERY: Duration = Duration::from_secs(5);
-/// But at least so often after one that was slow: an answer that was slow for another reason, on a busy machine or after
-/// an outage, must not hide rows for minutes.
+/// But at least so often after one that was slow: an answer that was slow for another reason, on a busy machine or
+/// after an outage, must not hide rows for minutes.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
-/// And after several in a row, which leave no doubt. Behind a million dead entries a look takes half a second: every ten
-/// seconds that would be one claim in a hundred of a trickle of ten a second.
+/// And after several in a row, which leave no doubt. Behind a million dead entries such a query takes half a second:
+/// every ten seconds that would be one claim in a hundred at ten objects a second.
 const DEAR_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 
 /// The position from which a lane is asked.
@@ -56,8 +56,8 @@ impl LowWaterMark {
         LaneQuery { from: if beginning { LanePosition::BEGINNING } else { self.at }, asked: now }
     }
 
-    /// Records the answer: the last position that was claimed, if any, whether it has as many rows as requested, and when
-    /// it came.
+    /// Records the answer: the last position that was claimed, if any, whether it has as many rows as requested, and
+    /// when it came.
     pub fn record_answer(&mut self, query: LaneQuery, last: Option<LanePosition>, filled: bool, now: Instant) {
         if query.from == LanePosition::BEGINNING {
             let took = now.saturating_duration_since(query.asked);

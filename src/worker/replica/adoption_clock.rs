@@ -8,7 +8,7 @@ use copyhold_s3::store::{BucketContents, shown};
 /// Whether a store's clock distinguishes what its bucket holds from what is written to it from now on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AdoptionClock {
-    /// It was looked at then, and the store's clock has gone on by [`WRITE_DELAY`] since.
+    /// It was inspected then, and the store's clock has advanced by [`WRITE_DELAY`] since.
     Ready(SystemTime),
     /// Not yet. This is its present time.
     NotYet(SystemTime),

@@ -1,5 +1,5 @@
-//! Sends a store a simple request: a listing or, where that is refused, HEAD for objects that are recorded there. Writes
-//! nothing.
+//! Sends a store a simple request: a listing or, where that is refused, HEAD for objects that are recorded there.
+//! Writes nothing.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -19,8 +19,8 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How much of an object is read to see whether it can be.
 const READS_BYTES: u64 = 64 << 10;
 
-/// Asks for a listing and, where the store refuses that, for objects that are recorded there. `lists`: whether its bucket
-/// was ever listed.
+/// Asks for a listing and, where the store refuses that, for objects that are recorded there. `lists`: whether its
+/// bucket was ever listed.
 pub(super) async fn ask(breakers: &Breakers, replica: &ReplicaName, store: &Store, lists: &AtomicBool) -> PingResult {
     let listed = list(store, lists).await;
     let PingResult::Fails(class) = listed else { return listed };

@@ -185,12 +185,12 @@ impl ReplicaGate {
     /// What becomes of an object that is in the bucket already; `None`: it is not decided yet whether anything is
     /// written there.
     ///
-    /// The primary in force is the application's, whatever was decided while it was not: what stands there may be a
-    /// content that was uploaded this moment and is about to be registered. So it is looked at first, however new it is,
-    /// and left alone if it is not equal. Between our look and our write the application may still upload to the key,
+    /// The primary in force is the application's, whatever was decided while it was not: an object there may be a
+    /// content that was uploaded this moment and is about to be registered. So it is read first, however new it is, and
+    /// not overwritten if it is not equal. Between our read and our write the application may still upload to the key,
     /// and not every store has a write that is refused then: the operator who fills a primary again must not let
-    /// contents be replaced meanwhile (docs/replicas.md). An object that is registered once and never changed has no such
-    /// moment: its uploader always puts the same bytes.
+    /// contents be replaced meanwhile (docs/replicas.md). An object that is registered once and never changed has no
+    /// such moment: its uploader always puts the same bytes.
     fn on_existing(&self, replica: &Replica, row: &ReplicaRow) -> Option<OnExisting> {
         let (admission, since) = row.admission?;
         let asked_for = self.config.replica(&replica.name).and_then(|r| r.existing);
@@ -209,7 +209,8 @@ impl ReplicaGate {
         row.pin.as_ref().and_then(|pin| pin.forbids(&ours, &replica.name))
     }
 
-    /// What this daemon may probe. Nothing is written to a replica that is paused or about to leave, not even to try it.
+    /// What this daemon may probe. Nothing is written to a replica that is paused or about to leave, not even to try
+    /// it.
     fn unhealthy(&self, replica: &Replica, row: &ReplicaRow) -> Option<UnhealthyReplica> {
         let breaker = row.breaker.clone()?;
         let may_write = row.pause.is_none() && row.draining.is_none();
@@ -253,7 +254,8 @@ impl ReplicaGate {
         }
     }
 
-    /// How it is written to, and when its bucket was looked at by its store's clock; or why it is not yet.
+    /// Returns how it is written to, and when its bucket was inspected by its store's clock; or why it is not writable
+    /// yet.
     async fn decide(
         &self,
         replica: &Replica,

@@ -29,8 +29,8 @@ use crate::{metrics, wakeup::wake_channel::WakeSender};
 
 /// How long the results of probe copies are waited for: somewhat longer than it takes to see that they are stuck.
 const TRIAL_WITHIN: Duration = Duration::from_secs(8);
-/// At most so many rounds of probe copies resolve one doubt, and none begins later than this. Where a denied prefix held a
-/// third of all waiting objects, one round picked only objects of that prefix in 8 of 100 cases.
+/// At most so many rounds of probe copies resolve one doubt, and none begins later than this. Where a denied prefix
+/// held a third of all waiting objects, one round picked only objects of that prefix in 8 of 100 cases.
 const TRIALS: usize = 3;
 const TRIALS_WITHIN: Duration = Duration::from_secs(1);
 /// How long a failure waits for others of its kind, or for a success, before its object is charged with it.
@@ -55,7 +55,8 @@ struct Inner {
 pub enum Diagnosis {
     /// This object's, or not attributed.
     Object {
-        /// How long ago another object succeeded there in the same direction; `None`: none did since this process began.
+        /// How long ago another object succeeded there in the same direction; `None`: none did since this process
+        /// began.
         others: Option<Duration>,
         /// How long ago this one failed first, as far as it was asked.
         failing_for: Duration,
@@ -185,8 +186,8 @@ impl HealthMonitor {
         *last = Some((Instant::now(), ruling));
     }
 
-    /// Tries other objects, and still others while none succeeds and that costs little: those that are waiting may be at
-    /// fault for the most part, and the store is not.
+    /// Tries other objects, and still others while none succeeds and that costs little: those that are waiting may be
+    /// at fault for the most part, and the store is not.
     async fn try_others(&self, replica: &ReplicaName, direction: Direction) -> TrialCount {
         let (begun, tried) = (Instant::now(), TriedKeys::default());
         let mut all = TrialCount::default();

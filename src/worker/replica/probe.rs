@@ -20,7 +20,8 @@ use super::{
 };
 use crate::metrics;
 
-/// For how long no other daemon probes a store that we probe: longer than its answers may take; or an object, on a slow line.
+/// For how long no other daemon probes a store that we probe: longer than its answers may take; or an object, on a slow
+/// line.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 const OBJECT_WITHIN: Duration = Duration::from_secs(90);
 /// How long that object is waited for.

@@ -23,7 +23,7 @@ use crate::{
     worker::slots::{Slot, SlotPool, Slots},
 };
 
-/// An attempt waits this long for a target in doubt, since most doubts end sooner. Then the others go on without it.
+/// An attempt waits this long for a target in doubt, since most doubts end sooner. Then the others continue without it.
 const DOUBTED_FOR: Duration = Duration::from_secs(1);
 
 /// The replicas of this daemon: which it may read, which it may write to and how, and why not.
@@ -45,7 +45,8 @@ pub struct Replica {
     pub store: Arc<Store>,
     /// It may be a source.
     pub read: bool,
-    /// Copies that may be under way to it: fewer than there are workers, so that a slow target leaves some to the others.
+    /// Copies that may be under way to it: fewer than there are workers, so that a slow target leaves some to the
+    /// others.
     permits: Slots,
     speed: Arc<TargetSpeed>,
     doubts: Arc<Doubts>,
@@ -80,8 +81,8 @@ pub struct TargetPermit {
 pub enum LaneChoice {
     /// These, for at most `rows` rows: each of their targets has a permit for every one of them.
     Ask { lanes: Vec<ReplicaName>, rows: usize },
-    /// None yet: a permit is about to come back. Asking the other lanes meanwhile would copy each object twice, once per
-    /// target, and leave the second copy behind the lane's low-water mark.
+    /// None yet: a permit is about to come back. Asking the other lanes meanwhile would copy each object twice, once
+    /// per target, and leave the second copy behind the lane's low-water mark.
     Wait,
 }
 
@@ -259,8 +260,8 @@ impl Inner {
         }
     }
 
-    /// Whether the other lanes are asked although this replica has no permit left. Otherwise every target would run at the
-    /// speed of the slowest.
+    /// Whether the other lanes are asked although this replica has no permit left. Otherwise every target would run at
+    /// the speed of the slowest.
     fn others_go_on_without(&self, replica: &Replica) -> bool {
         let now = Instant::now();
         let doubted = |since: Instant| now.saturating_duration_since(since) >= DOUBTED_FOR;

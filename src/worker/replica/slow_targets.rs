@@ -1,4 +1,5 @@
-//! The bounds of slow and stuck copies: how much memory those hold that only wait for a slow target, and how many are stuck.
+//! The bounds of slow and stuck copies: how much memory those hold that only wait for a slow target, and how many are
+//! stuck.
 
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The copies that only wait for a slow target, or for a store that does not answer.
 ///
-/// Their worker slots are free for other objects. Together they hold at most half of the memory, and no more of them are
-/// stuck than there are workers.
+/// Their worker slots are free for other objects. Together they hold at most half of the memory, and no more of them
+/// are stuck than there are workers.
 #[derive(Debug, Clone)]
 pub struct SlowCopies {
     memory: Memory,

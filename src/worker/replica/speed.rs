@@ -7,7 +7,7 @@ use std::{
 
 use copyhold_s3::copy::WHOLE_UP_TO;
 
-/// A target none of whose permits has come back for so long hangs, and the others go on without it.
+/// A target none of whose permits has come back for so long is stalled, and the others continue without it.
 const HANGS_AFTER: Duration = Duration::from_secs(1);
 /// A target whose copies take longer than this, and many times as long as another's, is slow.
 const SLOW_FROM: Duration = Duration::from_secs(1);

@@ -23,8 +23,8 @@ pub(super) struct StoreHealth {
     pub reading: DirectionHealth,
     pub writing: DirectionHealth,
     pub open: Mutex<Option<OpenBreaker>>,
-    /// Its bucket was listed before. Without the right to list, which reading does not need, a refused listing says nothing
-    /// of the store.
+    /// Its bucket was listed before. Without the right to list, which reading does not need, a refused listing says
+    /// nothing of the store.
     pub listable: AtomicBool,
     /// A listing was tried once, before there was any doubt, to find that out.
     pub contacted: AtomicBool,
