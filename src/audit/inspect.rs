@@ -75,7 +75,7 @@ pub(super) enum Observation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// They were written there: the store's ETag is theirs.
-    ApplyResult,
+    Written,
     /// They rotted: nothing shows that they were written.
     Rotted,
     /// An earlier state has come back.
@@ -202,14 +202,14 @@ impl Inspection<'_> {
             let known_for_md5 = self.audited.store().etags_are_md5() == Tristate::Yes;
             let verdict = judge_source(&kept, &CurrentSource { reading: said, etag, known_for_md5 });
             let origin = match verdict {
-                SourceVerdict::Changed => Origin::ApplyResult,
+                SourceVerdict::Changed => Origin::Written,
                 SourceVerdict::Stale => Origin::Restored,
                 SourceVerdict::Corrupt => Origin::Rotted,
                 SourceVerdict::Undecided => Origin::Unclear,
             };
             (origin, format!("{}; {words_of_etag}", verdict.words()))
         } else {
-            let origin = if etag == EtagMatch::Confirms { Origin::ApplyResult } else { Origin::Unclear };
+            let origin = if etag == EtagMatch::Confirms { Origin::Written } else { Origin::Unclear };
             (origin, words_of_etag.to_owned())
         };
         let message = format!(

@@ -119,10 +119,10 @@ fn origin(kept: Option<&SourceReading>, now: &SourceReading) -> Origin {
     let second = |at: Option<i64>| at.map(|at| at.div_euclid(SECOND_US));
     let Some(kept) = kept.filter(|kept| kept.replica == now.replica) else { return Origin::Unclear };
     match second(kept.modified_us).zip(second(now.modified_us)) {
-        Some((kept, now)) if now > kept => Origin::ApplyResult,
+        Some((kept, now)) if now > kept => Origin::Written,
         Some((kept, now)) if now < kept => Origin::Restored,
         // Written over within the same second it has another ETag, unless its bytes are the same.
-        _ if kept.tag.zip(now.tag).is_some_and(|(kept, now)| kept != now) => Origin::ApplyResult,
+        _ if kept.tag.zip(now.tag).is_some_and(|(kept, now)| kept != now) => Origin::Written,
         _ => Origin::Unclear,
     }
 }
@@ -130,7 +130,7 @@ fn origin(kept: Option<&SourceReading>, now: &SourceReading) -> Origin {
 impl Origin {
     const fn words_at_the_primary(self) -> &'static str {
         match self {
-            Self::ApplyResult => "; it was written over there",
+            Self::Written => "; it was written over there",
             Self::Restored => "; it is older than what was copied: an earlier state has come back",
             Self::Rotted | Self::Unclear => "; nothing there says when it was given",
         }
@@ -148,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn metadata_at_the_primary_is_the_applications_if_the_store_says_that_it_was_written_since() {
+    fn metadata_at_the_primary_is_the_applications_if_the_store_shows_a_later_write() {
         let kept = said("b2", Some(5), Some(1));
         let judged = |second, tag| origin(Some(&kept), &said("b2", second, tag));
         // The same bytes written anew have the same ETag.
-        assert_eq!(judged(Some(6), Some(1)), Origin::ApplyResult);
+        assert_eq!(judged(Some(6), Some(1)), Origin::Written);
         assert_eq!(judged(Some(4), Some(2)), Origin::Restored);
-        assert_eq!(judged(Some(5), Some(2)), Origin::ApplyResult);
+        assert_eq!(judged(Some(5), Some(2)), Origin::Written);
         assert_eq!(judged(Some(5), Some(1)), Origin::Unclear);
         assert_eq!(judged(None, None), Origin::Unclear);
         assert_eq!(origin(Some(&kept), &said("wasabi", Some(6), Some(2))), Origin::Unclear);

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_record_is_one_line_and_orders_a_terminal_nothing_and_says_the_same() {
+    fn a_json_record_is_one_line_without_control_characters_and_parses_to_the_same() {
         let text = logged(true);
         let line = text.strip_suffix('\n').unwrap();
         assert_eq!(visible_line(line), line);

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_region_is_taken_from_endpoints_that_say_it() {
+    fn the_region_is_taken_from_endpoints_that_contain_it() {
         for (host, region) in [
             ("s3.eu-central-003.backblazeb2.com", "eu-central-003"),
             ("s3.fr-par.scw.cloud", "fr-par"),

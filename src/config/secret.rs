@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_that_cannot_be_read_again_is_told_with_its_setting_and_its_file() {
+    fn a_secret_that_cannot_be_read_again_is_reported_with_its_setting_and_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         std::fs::write(&path, "first").unwrap();

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_was_told_to_end_is_no_reason_to_end() {
+    async fn a_task_that_ends_on_request_is_no_reason_to_shut_down() {
         let (lifecycle, mut endings) = lifecycle();
         let drain = lifecycle.drain.clone();
         lifecycle.spawn("claimer", &lifecycle.drain, async move { drain.cancelled().await });

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_in_the_configuration_this_machine_reads_by_a_local_name_and_nobody_else() {
+    fn without_a_token_in_the_configuration_only_this_machine_reads_and_by_a_local_name() {
         for (peer, host, answer) in [
             ("127.0.0.1:5", "localhost:9180", 200),
             ("127.0.0.1:5", "LOCALHOST", 200),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_token_in_the_configuration_nobody_reads_registers_or_appends_without_it() {
+    fn with_a_token_in_the_configuration_no_client_reads_registers_or_appends_without_it() {
         let plain_proxy = [("host", "127.0.0.1:9180")];
         for peer in ["127.0.0.1:5", "[::1]:5", "10.0.0.7:5"] {
             let asked = request("/v1/events", &plain_proxy);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_nobody_asks_for_does_no_harm() {
+    fn a_token_that_is_not_required_does_no_harm() {
         let sent = request("/v1/events", &[("host", "localhost"), ("authorization", "Bearer whatever")]);
         assert_eq!(status(with(None).may_read(&from("127.0.0.1:5"), &sent)), 200);
         assert_eq!(status(with(None).may_read(&from("10.0.0.7:5"), &sent)), 403);

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_is_told_with_the_number_of_the_object() {
+    async fn an_error_names_the_number_of_the_object() {
         let long = format!(r#"{{"key": "{}"}}"#, "x".repeat(1025));
         let names = format!(r#"{{"key": "a", "replicas": [{}"b2"]}}"#, r#""b2","#.repeat(MOST_NAMES));
         let many = "{\"key\": \"a\"}\n".repeat(MOST + 1);

@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_adopted_is_told_from_copies_by_the_stores_own_clock_alone() {
+    fn adopted_objects_are_distinguished_from_copies_by_the_stores_own_clock_alone() {
         let looked = |date: Option<u64>| BucketContents { key: Some("k".into()), date: date.map(at), of_later: None };
         let seen = |date, before: Option<u64>| adopts(&looked(Some(date)), before.map(at));
         assert_eq!(seen(1_000, None), AdoptionClock::NotYet(at(1_000)));
