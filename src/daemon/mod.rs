@@ -39,7 +39,7 @@ use final_deadline::FinalDeadline;
 use shutdown::{ExitReason, Hangups, Lifecycle, ShutdownWatch};
 use startup::{Prepared, prepare};
 
-/// Runs the daemon until it is asked to end.
+/// Runs the daemon until it is asked to shut down.
 pub async fn run(
     config: Config,
     migrate: bool,
@@ -194,7 +194,7 @@ async fn work(
     running.close();
     shutdown.drain(lifecycle, context.config.shutdown.grace, running.wait()).await;
     let deadline = FinalDeadline::begin();
-    // With the last clones of `to_the_end`, or the writers would never end.
+    // Together with the last clones of `to_the_end`: otherwise the writers would never end.
     let (database, daemon) = (context.database.clone(), context.daemon.clone());
     drop(context);
     finish(&database, &daemon, lifecycle, &running, to_the_end, deadline).await;

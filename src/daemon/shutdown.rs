@@ -77,7 +77,7 @@ pub struct Lifecycle {
     ended: mpsc::UnboundedSender<&'static str>,
 }
 
-/// The other end of a [`Lifecycle`]: waits for a reason to go.
+/// The other end of a [`Lifecycle`]: waits for a reason to shut down.
 #[derive(Debug)]
 pub struct ShutdownWatch {
     ended: mpsc::UnboundedReceiver<&'static str>,

@@ -109,7 +109,7 @@ async fn check_plans(database: &Database) -> Result<(), StartupError> {
     }
 }
 
-/// Before anything is registered or written: what is drawn from a sequence that began again was drawn before.
+/// Before anything is registered or written: a sequence that began again would assign its numbers twice.
 async fn check_sequences(database: &Database) -> Result<(), StartupError> {
     match sweeper::mend_sequences(&database.duties()).await {
         Ok(()) => Ok(()),

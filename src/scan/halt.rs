@@ -11,7 +11,7 @@ pub enum ScanError {
     #[error("told to stop")]
     Stopped,
     #[error("replica {0}: {1}")]
-    ListingError(ReplicaName, ListingError),
+    Listing(ReplicaName, ListingError),
     #[error("{0}")]
     Database(DatabaseError),
     #[error("another process is at this scan, and goes on with it: there is nothing to do here")]

@@ -294,6 +294,6 @@ impl Scan {
     }
 
     fn error(&self, error: ListingError) -> ScanError {
-        ScanError::ListingError(self.lister.name().clone(), error)
+        ScanError::Listing(self.lister.name().clone(), error)
     }
 }

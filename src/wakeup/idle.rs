@@ -15,7 +15,7 @@ use crate::metrics;
 
 /// Upper bound on pickup latency when no notification arrives.
 pub const POLL: Duration = Duration::from_secs(5);
-/// Between two tries while PostgreSQL is unavailable.
+/// Between two attempts while PostgreSQL is unavailable.
 pub const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// When the daemon looks again after it has registered as idle: a transaction that did not see the registration may
 /// commit later.

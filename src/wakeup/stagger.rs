@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A daemon's place among those that a notification wakes: the first takes the work before the others look.
+/// A daemon's position among those that a notification wakes: the first claims the work before the others look.
 #[derive(Debug, Default)]
 pub struct StaggeredWakeup {
     ahead: u32,

@@ -97,7 +97,7 @@ impl Report {
                 None => Outcome::Complete,
                 Some(ScanError::Stopped) => Outcome::Stopped,
                 Some(ScanError::AtWork | ScanError::Elsewhere) => Outcome::Elsewhere,
-                Some(ScanError::ListingError(..) | ScanError::Database(_)) => Outcome::Failed,
+                Some(ScanError::Listing(..) | ScanError::Database(_)) => Outcome::Failed,
             },
             replica: stores.first().map(|store| store.replica.clone()).unwrap_or_default(),
             prefixes: Vec::new(),

@@ -77,7 +77,7 @@ pub struct Listener {
     pub wakeup: Wakeup,
     /// To the database itself: LISTEN does not survive a transaction pooler.
     pub target: Target,
-    /// Where they come from: the setting that has to be changed if they are wrong.
+    /// The setting that this target comes from, and that has to be changed if it is wrong.
     pub setting: &'static str,
     /// For the other connections.
     pub queue: Database,
@@ -90,7 +90,7 @@ pub struct Listener {
 /// Why notifications do not arrive any more.
 #[derive(Debug)]
 enum ListenEnd {
-    /// Perhaps the next connection lives longer.
+    /// The connection failed; the next one may last.
     Lost(ListenError),
     /// It is not the connection's fault.
     Failed(ListenFailure),
@@ -133,7 +133,7 @@ impl Listener {
             self.wake_senders.all();
             let rest = match ended {
                 ListenEnd::Lost(error) => {
-                    // One that comes back at once needs no word to the others.
+                    // A connection that is back at once need not be reported to the other daemons.
                     if pause == FIRST_PAUSE {
                         warn!(error = %error, "Lost LISTEN connection; polling every second");
                     } else {
@@ -165,7 +165,7 @@ impl Listener {
         }
     }
 
-    /// One connection's life; returns why it ended.
+    /// Listens on one connection; returns why it ended.
     async fn listen(&self, pause: &mut Duration, reported: &mut Reported) -> ListenEnd {
         match self.hear(pause, reported).await {
             Err(ended) => ended,
@@ -197,7 +197,7 @@ impl Listener {
         if allowed == 0 {
             self.status.set_listening();
         }
-        // What was announced before LISTEN took hold was not announced to us.
+        // Notifications sent before LISTEN took effect did not reach this connection.
         self.wake_senders.all();
         loop {
             self.report(reported, &how).await;

@@ -21,7 +21,7 @@ use crate::metrics;
 
 /// Reports of one statement at most.
 const BATCH: usize = 128;
-/// How long the next try waits when PostgreSQL is unavailable or a row is locked.
+/// How long the next attempt waits when PostgreSQL is unavailable or a row is locked.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a batch loses against other transactions before it is halved: appenders of events wait for one another.
 const CONFLICTS: u32 = 5;
@@ -89,8 +89,8 @@ pub fn completer(leases: Leases) -> (Completer, ReportWriter) {
 }
 
 impl Completer {
-    /// Has the report written, however long PostgreSQL is unavailable, as long as the lease lasts. *Changed*: it was
-    /// not.
+    /// Has the report written, however long PostgreSQL is unavailable, as long as the lease lasts.
+    /// [`FencedWrite::Superseded`]: it was not.
     pub async fn write(&self, report: Report, until: Instant) -> FencedWrite {
         let (answer, answered) = oneshot::channel();
         if self.0.send(PendingReport { report, until, answer }).await.is_err() {
@@ -148,7 +148,7 @@ impl ReportWriter {
         metrics::database_error("lease::complete");
         self.conflicts = if error.is_conflict() { self.conflicts + 1 } else { 0 };
         let is_of_a_row = if error.is_no_answer() {
-            // It answers others: one of these may be what takes so long, or waits.
+            // PostgreSQL answers other statements: one of these reports may take so long, or wait.
             self.leases.probe().await.is_ok()
         } else {
             error.may_concern_one_row() && (!error.is_conflict() || self.conflicts > CONFLICTS)
@@ -185,7 +185,7 @@ impl ReportWriter {
             } else if failures < FAILURES {
                 left.extend(halves(part));
             } else {
-                // No single row's fault, as it seems.
+                // Apparently the fault of no single row.
                 self.complain(&error, part.len());
                 again.extend(keep(part).into_iter().map(apart));
             }
@@ -223,7 +223,7 @@ impl ReportWriter {
             Err(second) if second.is_conflict() || (second.is_unavailable() && !second.is_no_answer()) => {
                 keep(Batch::from([(of, waiting)]))
             }
-            // A column or a right is missing, to all rows as it seems: what is proven waits for the repair.
+            // A column or a right is missing, to all rows as it seems: the proofs wait for the repair.
             Err(second) if second.is_schema_error() => self.later((of, waiting), error),
             Err(_) => {
                 error!(object.key = %key, error = %reason, "PostgreSQL refuses the result for {key}, and also that its copies failed; its lease runs out: {reason}");
@@ -242,7 +242,7 @@ impl ReportWriter {
         keep(Batch::from([(of, waiting)]))
     }
 
-    /// Says that nothing can be written; it is tried ten times a second.
+    /// Logs that nothing can be written; the writer tries ten times a second.
     fn complain(&mut self, error: &DatabaseError, results: usize) {
         self.failures += 1;
         // Appenders of events wait for one another for moments only.

@@ -30,7 +30,7 @@ pub struct ContentChanges {
     pub leases: Leases,
     /// What the configuration wants done with them.
     pub policy: UnregisteredChanges,
-    /// Told when a generation begins.
+    /// Woken when a generation begins.
     pub wake_claimer: WakeSender,
 }
 

@@ -82,7 +82,7 @@ impl FoldedKeys<'_> {
         }
     }
 
-    /// Takes back what is on record there of the object that a copy of this one was just written over, if it was.
+    /// Revokes the record of the object that a copy of this one has just overwritten there, if it has.
     /// `false`: that could not be done yet.
     pub(super) async fn part_from_other(&self, lease: &Lease, replica: &ReplicaName) -> bool {
         let replicas = self.registry.replicas();

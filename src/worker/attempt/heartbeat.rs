@@ -11,8 +11,8 @@ use crate::metrics;
 
 /// Renews the leases of this process, and stops copies whose lease cannot be renewed.
 ///
-/// It has a connection of its own. One statement renews all; a row that another transaction has
-/// locked is renewed with the next one. Its copy stops only when the lease is about to expire.
+/// It has a connection of its own. One statement renews all; a row that another transaction has locked is renewed with
+/// the next one. Its copy stops only when the lease is about to expire.
 #[derive(Debug)]
 pub struct Heartbeat {
     pub leases: Leases,
@@ -35,7 +35,7 @@ impl Heartbeat {
                 () = tokio::time::sleep(look) => {}
             }
             if Instant::now() >= next_beat {
-                // After a failure the next look tries again at once.
+                // After a failure the next round tries again at once.
                 if self.beat(&throttle).await {
                     throttle.is_over();
                     next_beat = Instant::now() + self.every;
@@ -64,7 +64,7 @@ impl Heartbeat {
                     metrics::leases_lost(1);
                     warn!(object.key = %key, "The lease of {key} is lost, or the key was registered again; its copy stops");
                 }
-                // It is asked again; or its copy ended while we asked.
+                // It is renewed with the next statement; or its copy ended meanwhile.
                 FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten => {}
             }
         }

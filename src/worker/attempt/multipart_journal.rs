@@ -32,7 +32,7 @@ use crate::metrics;
 const BATCH: usize = 1000;
 /// Statements are at least this far apart: what comes in between goes with the next.
 const EVERY: Duration = Duration::from_millis(50);
-/// How long the next try waits when PostgreSQL is unavailable.
+/// How long the next attempt waits when PostgreSQL is unavailable.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How many changes are kept at most while PostgreSQL is unavailable: some 300 bytes each, 20 MiB. Fewer come together,
 /// since copies stop when their lease expires. Parts that are not kept are sent again; uploads are found by the
@@ -48,7 +48,7 @@ pub struct Journals {
     throttle: Arc<LogThrottle>,
 }
 
-/// Writes down what need not be waited for, of all objects together.
+/// Writes the changes of all objects that need not be waited for.
 #[derive(Debug)]
 pub struct JournalWriter {
     uploads: Uploads,
@@ -56,7 +56,7 @@ pub struct JournalWriter {
     throttle: Arc<LogThrottle>,
 }
 
-/// The two ends. The recorder ends when all journals are gone and everything is written.
+/// The two ends. The writer ends when all journals are gone and everything is written.
 #[must_use]
 pub fn journals(uploads: Uploads) -> (Journals, JournalWriter) {
     let (sender, messages) = mpsc::unbounded_channel();
@@ -81,7 +81,7 @@ impl Journals {
     fn send(&self, change: JournalChange, journal: Option<&Arc<watch::Sender<usize>>>) {
         if self.unwritten.load(Ordering::Relaxed) < UNWRITTEN {
             let guard = UnwrittenGuard::new(&self.unwritten, journal);
-            // Without a recorder the process is at its end.
+            // Without a writer the process is at its end.
             let _ = self.messages.send(JournalMessage { change, guard });
         }
     }

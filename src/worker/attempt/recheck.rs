@@ -32,16 +32,17 @@ use crate::{
     },
 };
 
-/// How often it looks whether something is to be read again, ± 20 %.
+/// How often it queries copies to read again, ± 20 %.
 const EVERY: Duration = Duration::from_secs(5);
-/// Copies that are taken at once, and read one object after the other.
+/// Copies that one statement claims; they are read one object after the other.
 const BATCH: usize = 16;
 
 /// Reads copies again if a write was sent to them whose end no daemon has seen, until nothing of it can arrive any
 /// more.
 ///
-/// Every daemon looks after the replicas that it may read. An object is read by the daemon that leases it, and the time
-/// of its next reading is moved on before that: whatever happens here, it is read again until it was seen to be right.
+/// Every daemon reads the replicas that its configuration lets it read. An object is read by the daemon that leases it,
+/// and the time of its next reading is moved on before that: whatever happens here, it is read again until it was seen
+/// to be right.
 #[derive(Debug)]
 pub struct Rechecker {
     pub leases: Leases,
@@ -80,7 +81,7 @@ enum UnreadReason {
 }
 
 impl Rechecker {
-    /// Looks until `drain`.
+    /// Runs until `drain`.
     pub async fn run(self, drain: CancellationToken) {
         let mut tidied = None;
         let throttle = LogThrottle::new();
@@ -136,7 +137,7 @@ impl Rechecker {
         replicas.filter(|name| snapshot.access.get(name).is_some_and(ReplicaAccess::is_readable)).collect()
     }
 
-    /// Reads some recorded copies of a leased object, and gives the lease back.
+    /// Reads some recorded copies of a leased object, and releases the lease.
     async fn recheck(
         &self,
         lease: &Lease,
@@ -393,7 +394,7 @@ fn explained(mut why: Failure, next: NextAttempt) -> Failure {
 }
 
 impl ReadResult {
-    /// The word for it in metrics.
+    /// The name of it in metrics.
     fn word(&self) -> &'static str {
         match self {
             Self::Equal => "equal",

@@ -65,7 +65,7 @@ struct TargetWrite {
     ended: bool,
 }
 
-/// A store may put terabytes together before it answers; the daemon waits for so long.
+/// A store may assemble terabytes before it answers; the daemon waits for so long.
 const COMPLETE_MAY_TAKE: Duration = Duration::from_mins(10);
 
 impl AttemptRecord {
@@ -93,7 +93,7 @@ impl AttemptRecord {
         }
     }
 
-    /// Of its targets the copy will say how it ended; of a source that is due, that it was read.
+    /// Expects a result of each target, and of each due source that it was read.
     pub(super) fn expect<'n>(
         &mut self,
         targets: impl Iterator<Item = &'n ReplicaName>,
@@ -108,12 +108,12 @@ impl AttemptRecord {
         self.outcomes.extend(outcomes);
     }
 
-    /// Whether nothing is left to be tried.
+    /// Returns whether nothing is left to be tried.
     pub(super) fn is_done(&self) -> bool {
         self.pending.is_empty() && !self.outcomes.is_empty()
     }
 
-    /// Nothing was tried; what is due rests for so long.
+    /// Nothing was tried; the due copies are deferred for so long.
     pub(super) fn defer_all(&mut self, delay: Duration) {
         self.outcomes = self.due.iter().map(|replica| (replica.clone(), Outcome::Deferred { delay })).collect();
     }
@@ -129,7 +129,7 @@ impl AttemptRecord {
         }
     }
 
-    /// Takes note at once of what needs no finding out.
+    /// Records at once what needs no diagnosis.
     pub(super) fn observe(&mut self, step: &CopyStep) {
         match step {
             CopyStep::WriteBegun { replica, content, metadata, completes } => {
@@ -226,7 +226,7 @@ impl AttemptRecord {
         self.outcomes.extend(std::mem::take(&mut self.pending).into_iter().map(rests));
     }
 
-    /// What a store did is charged to no copy, nor explained by it: its breaker says why.
+    /// A store's fault is charged to no copy, nor explained by it: its breaker has the reason.
     fn failed(&self, replica: &ReplicaName, why: Failure, diagnosis: Diagnosis) -> Outcome {
         let (others, failing_for) = match diagnosis {
             Diagnosis::Store { rest } => return Outcome::Deferred { delay: rest },
@@ -234,7 +234,7 @@ impl AttemptRecord {
         };
         let succeed = others.is_some_and(|ago| ago < OTHERS_SUCCEED_WITHIN + failing_for);
         let next = self.next(replica, &why, succeed);
-        // One that fails in passing may do so beside others that succeed.
+        // A transient failure may happen while others succeed.
         let passing = match why.class {
             FailureClass::Throttled => true,
             FailureClass::Transient => !self.priors.contains_key(replica),

@@ -256,7 +256,7 @@ impl Runner {
         self.write_last(lease, record).await
     }
 
-    /// Gives a lease back untried; the copies that are due are deferred for so long.
+    /// Releases a lease untried; the copies that are due are deferred for so long.
     pub(in crate::worker) async fn defer(&self, lease: &Lease, rest: Duration) {
         self.held.register(lease, &self.stop);
         let mut record = AttemptRecord::new(lease);

@@ -9,8 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Holders in a row that died with an object before it is suspected to be the cause.
 const SUSPECTED_FROM: u32 = 2;
 
-/// How long a suspect rests while another one is worked on, in seconds. Spread wide: however many there are, they come
-/// back one after the other, and a long copy of one costs the others a few updates a second.
+/// How long a suspect is deferred while another one is worked on, in seconds. Spread wide: however many there are, they
+/// come back one after the other, and a long copy of one costs the others a few updates a second.
 const REST: std::ops::Range<f64> = 2.0..10.0;
 
 /// Objects whose holders died twice in a row: only one of them at a time is worked on. If it crashes this process, only

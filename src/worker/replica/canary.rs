@@ -35,7 +35,7 @@ pub(super) async fn ask(breakers: &Breakers, replica: &ReplicaName, store: &Stor
     for key in &keys {
         match head(store, key).await {
             PingResult::Answers => return PingResult::Answers,
-            // The others would keep silent as well.
+            // For the others it would not answer either.
             PingResult::Unreachable => return PingResult::Unreachable,
             PingResult::Fails(_) => {}
         }
@@ -81,7 +81,7 @@ async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, StoreE
         Ok(Err(error)) if error.class().may_be_of_the_store() || error.scope() != FailureScope::Object => {
             PingResult::Fails(error.class())
         }
-        // An answer, if not always the one that was hoped for.
+        // An answer, even if it is not always a success.
         Ok(_) => PingResult::Answers,
     }
 }

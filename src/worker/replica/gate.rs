@@ -40,7 +40,7 @@ const LOOK_EVERY_WHILE_CLOSED: Duration = Duration::from_secs(3);
 /// Decides for each replica whether this daemon may read it and write to it, before it does.
 ///
 /// The first to use a replica pins its bucket; the first to write to it sees that the bucket is empty, or that the
-/// operator has said what to do with what it holds. Both are decided once, for all daemons.
+/// operator has decided what to do with its objects. Both are decided once, for all daemons.
 /// It also learns from the other daemons which stores are unhealthy, and has these probed.
 #[derive(Debug)]
 pub struct ReplicaGate {
@@ -125,12 +125,12 @@ impl ReplicaGate {
     }
 
     fn pin_of(&self, name: &ReplicaName) -> Pin {
-        // Cannot fail: the lanes are made from this configuration.
+        // Cannot fail: the registry is made from this configuration.
         let replica = self.config.replica(name).expect("a lane's replica is in the configuration");
         Pin::from(replica)
     }
 
-    /// Takes over at once what needs no answer of a store: a pause must not wait for some other replica's silence.
+    /// Takes over at once what needs no answer of a store: a pause must not wait until some other replica answers.
     /// Returns which replicas are unhealthy.
     fn set_known(
         &self,
@@ -145,7 +145,7 @@ impl ReplicaGate {
             let row = rows.get(&replica.name);
             unhealthy.extend(row.and_then(|row| self.unhealthy(replica, row)));
             let known = row.map_or_else(|| Some(not_migrated()), |row| self.known(replica, row, asked));
-            // At the first look, and after a breaker has closed: a target that is open already must find its sources
+            // At the first refresh, and after a breaker has closed: a target that is open already must find its sources
             // readable as well.
             let looked_at = || ReplicaAccess::ReadOnly { why: "its bucket is being looked at".into() };
             match (known, snapshot.access.get(&replica.name)) {
@@ -203,7 +203,7 @@ impl ReplicaGate {
         })
     }
 
-    /// Why the replica is not this daemon's to use.
+    /// Returns why this daemon must not use the replica.
     fn forbidden(&self, replica: &Replica, row: &ReplicaRow) -> Option<String> {
         let ours = self.pin_of(&replica.name);
         row.pin.as_ref().and_then(|pin| pin.forbids(&ours, &replica.name))
@@ -240,7 +240,7 @@ impl ReplicaGate {
             Ok((admission, looked_at)) => {
                 self.bindings.admit(&replica.name, admission, looked_at).await?;
                 info!(replica.id = %replica.name, "Replica {} is open for writing: {}", replica.name, admission.words());
-                // The next look reads what was decided; another daemon may have been first.
+                // The next refresh reads the decision; another daemon may have been first.
                 Box::pin(self.access_again(replica, asked)).await
             }
             Err(why) => Ok(ReplicaAccess::ReadOnly { why }),
@@ -294,7 +294,7 @@ impl ReplicaGate {
         }
     }
 
-    /// Says what has changed, once.
+    /// Logs each change once.
     fn log_changes(&self, last: &ReplicaSnapshot, snapshot: &ReplicaSnapshot) {
         for (name, access) in &snapshot.access {
             if last.access.get(name) == Some(access) {
@@ -323,7 +323,7 @@ impl ReplicaGate {
     }
 }
 
-/// Those that were the primary once.
+/// Returns the former primaries.
 fn former(rows: &BTreeMap<ReplicaName, ReplicaRow>) -> BTreeMap<ReplicaName, FormerPrimary> {
     rows.iter().filter_map(|(name, row)| Some((name.clone(), row.former?))).collect()
 }

@@ -43,9 +43,9 @@ pub struct HealthMonitor(Arc<Inner>);
 struct Inner {
     breakers: Breakers,
     registry: ReplicaRegistry,
-    /// Told when a breaker was opened here.
+    /// Woken when a breaker was opened here.
     gate: WakeSender,
-    /// Told when there is something to try.
+    /// Woken when there are objects to try.
     claimer: WakeSender,
     stores: BTreeMap<ReplicaName, StoreHealth>,
 }
@@ -106,7 +106,7 @@ impl HealthMonitor {
         known.changes.send_replace(());
     }
 
-    /// Judges a failure; opens the replica's breaker where that is the finding.
+    /// Diagnoses a failure; opens the replica's breaker if the store is at fault.
     pub async fn diagnose(&self, replica: &ReplicaName, direction: Direction, failed: FailedObject<'_>) -> Diagnosis {
         let Some(store_health) = self.0.stores.get(replica) else { return Diagnosis::UNATTRIBUTED };
         let may_be_the_stores = failed.why.scope != FailureScope::Object;
@@ -144,7 +144,7 @@ impl HealthMonitor {
         }
     }
 
-    /// Has it found out whose fault it is, once for all that fail meanwhile.
+    /// Finds out whose fault it is, once for all objects that fail meanwhile.
     async fn resolve(&self, replica: &ReplicaName, store_health: &StoreHealth, direction: Direction, why: &Failure) {
         let (came, known) = (Instant::now(), store_health.of(direction));
         let mut last = known.ruling.lock().await;
@@ -232,7 +232,7 @@ impl HealthMonitor {
         self.0.gate.wake();
     }
 
-    /// How long an object rests that no replica can be read for.
+    /// Returns how long an object is deferred that has no readable source.
     #[must_use]
     pub fn without_source(&self) -> Duration {
         let rests = self.0.stores.values().filter_map(|store_health| store_health.rest(Direction::Read));
@@ -278,7 +278,7 @@ impl HealthMonitor {
         }
     }
 
-    /// Learns, once, whether the bucket may be listed.
+    /// Finds out, once, whether the bucket may be listed.
     pub(super) async fn first_contact(&self, replica: &ReplicaName) {
         if let Some(store_health) = self.0.stores.get(replica)
             && !store_health.contacted.swap(true, Ordering::Relaxed)
@@ -357,7 +357,7 @@ impl HealthMonitor {
         Vec::new()
     }
 
-    /// Tells all daemons how a probe ended.
+    /// Records for all daemons how a probe ended.
     pub(super) async fn end_probe(&self, replica: &ReplicaName, breaker: &Breaker, ended: ProbeResult) {
         debug!(replica.id = %replica, "{replica} was probed: {}", ended.words());
         if let Err(error) = self.0.breakers.end_probe(replica, breaker, ended).await {

@@ -23,7 +23,7 @@ impl SlowCopies {
         Self { memory: memory.clone(), stuck: Arc::new(Semaphore::new(workers)) }
     }
 
-    /// Whether another object might find no room.
+    /// Returns whether another object might find no room.
     pub(in crate::worker) fn are_full(&self) -> bool {
         !self.memory.may_linger(WHOLE_UP_TO)
     }

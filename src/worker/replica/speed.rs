@@ -18,7 +18,7 @@ const TIMES_AS_LONG: u32 = 4;
 const PART_BYTES: f64 = WHOLE_UP_TO as f64;
 
 /// Whether a store takes bytes so slowly that others must not wait for it, by the speeds of single requests. How long
-/// whole copies take tells it as well, but late: of large objects they end after minutes, and those to a fast target
+/// whole copies take shows it as well, but late: of large objects they end after minutes, and those to a fast target
 /// take long too while a slow one holds the memory.
 pub(super) fn takes_bytes_slowly(own: Option<f64>, others: impl Iterator<Item = f64>) -> bool {
     let (Some(own), Some(fastest)) = (own, others.max_by(f64::total_cmp)) else { return false };

@@ -23,8 +23,8 @@ pub(super) struct StoreHealth {
     pub reading: DirectionHealth,
     pub writing: DirectionHealth,
     pub open: Mutex<Option<OpenBreaker>>,
-    /// Its bucket was listed before. Without the right to list, which reading does not need, a refused listing says
-    /// nothing of the store.
+    /// Its bucket was listed before. Without the right to list, which reading does not need, a refused listing is
+    /// no evidence about the store.
     pub listable: AtomicBool,
     /// A listing was tried once, before there was any doubt, to find that out.
     pub contacted: AtomicBool,
@@ -38,7 +38,7 @@ pub(super) struct DirectionHealth {
     pub succeeded: Mutex<VecDeque<(ObjectKey, Instant)>>,
     /// Notified of each success, and when a doubt begins.
     pub changes: watch::Sender<()>,
-    /// The last ruling, and when. Locked while one is sought.
+    /// The last verdict, and when it was reached. Locked while one is sought.
     pub ruling: tokio::sync::Mutex<Option<(Instant, FaultVerdict)>>,
 }
 
