@@ -113,7 +113,8 @@ enum Command {
 }
 
 impl Command {
-    /// Whether the command handles SIGHUP as commands do. A daemon handles it itself, and the sandbox ends with its owner.
+    /// Whether it looks after SIGHUP as commands do. A daemon has its own way, and what plays in a box ends with its
+    /// owner.
     fn outlives_hangups(&self) -> bool {
         match self {
             Self::Run(_) => false,
@@ -232,17 +233,17 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 fn chain(error: &anyhow::Error) -> String {
-    let mut said: Vec<String> = Vec::new();
+    let mut causes: Vec<String> = Vec::new();
     for cause in error.chain().map(ToString::to_string) {
-        if !said.last().is_some_and(|last| last.contains(&cause)) {
-            said.push(cause);
+        if !causes.last().is_some_and(|last| last.contains(&cause)) {
+            causes.push(cause);
         }
     }
-    said.join(": ")
+    causes.join(": ")
 }
 
-/// The database for a short-lived command.
-fn queue(config: &Config) -> anyhow::Result<(Database, Pools)> {
+/// Returns the database for a command, and its connections.
+fn database(config: &Config) -> anyhow::Result<(Database, Pools)> {
     copyhold_db::retry_while_down::report_with(|error| {
         output::aside(&format!("copyhold: {error}; trying again for up to {} s", GIVE_UP_AFTER.as_secs()));
     });

@@ -23,20 +23,20 @@ pub(super) struct Readiness {
 
 impl Readiness {
     pub(super) async fn of(
-        queue: &Database,
+        database: &Database,
         replica: &ReplicaName,
         others: &[ReplicaName],
     ) -> Result<Self, DatabaseError> {
-        let holdings = walk::holdings(queue, replica, others).await?;
-        let missing = queue.missing_at(std::slice::from_ref(replica)).await?.into_iter().next().unwrap_or_default();
+        let holdings = walk::holdings(database, replica, others).await?;
+        let missing = database.missing_at(std::slice::from_ref(replica)).await?.into_iter().next().unwrap_or_default();
         Ok(Self {
             missing,
-            lately: queue.recently_missing(replica).await?,
-            // The classes only explain. Counting millions of them takes too long; that must not prevent a promotion.
-            classes: queue.parked_classes(replica).await.unwrap_or_default(),
+            lately: database.recently_missing(replica).await?,
+            // They only explain. Counting millions takes too long, and must not prevent a promotion.
+            classes: database.parked_classes(replica).await.unwrap_or_default(),
             holdings,
-            unsettled: queue.unsettled_at(replica).await?,
-            now: queue.database_now().await?,
+            unsettled: database.unsettled_at(replica).await?,
+            now: database.database_now().await?,
         })
     }
 

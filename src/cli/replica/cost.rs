@@ -1,4 +1,4 @@
-//! What it costs to clear all copies of a replica, in words.
+//! Describes what it costs to clear all recorded copies of a replica.
 
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::walk::Holdings;

@@ -69,8 +69,8 @@ impl Report {
             ("cleared", |t| t.taken_back),
             ("NOT cleared", |t| t.not_written),
         ];
-        let said = columns.into_iter().filter(|(_, of)| self.replicas.iter().any(|r| of(&r.counts) > 0));
-        let columns: Vec<_> = always.into_iter().chain(said).collect();
+        let occurring = columns.into_iter().filter(|(_, of)| self.replicas.iter().any(|r| of(&r.counts) > 0));
+        let columns: Vec<_> = always.into_iter().chain(occurring).collect();
         let named = columns.iter().map(|(head, _)| *head);
         let heads: Vec<_> = ["replica"].into_iter().chain(named).chain(["requests", "read", "rate"]).collect();
         let row = |r: &ReplicaReport| {
