@@ -1,5 +1,5 @@
 //! C8: a thousand flipped bits on the way from the source, a thousand on the way to a target, a thousand in what a
-//! target keeps. `ARGS='--seed 7'` flips others.
+//! target stores. `ARGS='--seed 7'` flips others.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
-//! F2: `copyhold demo --once --objects 2000` ten times in a row, each with another seed: nothing wrong, nothing missing,
-//! though a daemon is killed and a store fails in each.
+//! F2: `copyhold demo --once --objects 2000` ten times in a row, each with another seed: nothing wrong, nothing
+//! missing, although a daemon is killed and a store fails in each.
 //!
-//! The play brings its own PostgreSQL and stores, and its own independent reader.
+//! The demo starts its own PostgreSQL and stores, and its own independent reader.
 
 use std::process::Stdio;
 
@@ -16,7 +16,7 @@ use tokio::process::Command;
 const OBJECTS: &str = "2000";
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=10;
 
-/// What is of interest here of what a play shows.
+/// The parts of a demo's summary that count here.
 #[derive(Debug, Deserialize)]
 struct DemoSummary {
     copies: usize,
@@ -67,7 +67,7 @@ pub async fn run(_words: &[String]) -> anyhow::Result<()> {
     .await
 }
 
-/// One play, and whether the program itself found all well.
+/// Runs one demo; returns its summary and whether the program itself succeeded.
 async fn show(seed: u64) -> anyhow::Result<(DemoSummary, bool)> {
     let played = Command::new(env!("CARGO_BIN_EXE_copyhold"))
         .args(["demo", "--once", "--json", "--objects", OBJECTS, "--seed", &seed.to_string()])

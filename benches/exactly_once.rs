@@ -1,7 +1,7 @@
 //! F3: four daemons of 16 workers copy 10,000 objects, and while no daemon dies no store sees an object uploaded twice.
 //!
-//! The stores count what they accepted. How fast it went is told beside it, and what a bare client makes of the same
-//! requests on the same machine: all of it shares the cores with the stores and with PostgreSQL.
+//! The stores count what they accepted. The benchmark also prints the throughput, and the throughput of a minimal
+//! client with the same requests on the same machine: both share the cores with the stores and PostgreSQL.
 
 use std::{
     sync::{
@@ -74,7 +74,7 @@ async fn exactly_once(disk: Disk) -> anyhow::Result<()> {
     stores.end().await
 }
 
-/// Copies that were uploaded more than once, or never.
+/// Returns the number of copies that were uploaded more than once, or never.
 fn not_once(stores: &Stores) -> anyhow::Result<usize> {
     let mut wrong = 0;
     for target in ["wasabi", "scw"] {
@@ -84,7 +84,7 @@ fn not_once(stores: &Stores) -> anyhow::Result<usize> {
     Ok(wrong)
 }
 
-/// Objects per second, as many at once as the daemons had workers, with no PostgreSQL.
+/// Returns objects per second without PostgreSQL, with as many at once as the daemons had workers.
 async fn bare(stage: &Environment) -> anyhow::Result<f64> {
     let at_once = DAEMONS * WORKERS;
     let client = Arc::new(MinimalCopier::connect(&stage.config, at_once as usize).await?);

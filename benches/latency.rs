@@ -1,9 +1,10 @@
-//! F5: how long a small object waits, from the commit of its row to the record of both copies, while the daemon is idle.
+//! F5: how long a small object waits, from the commit of its row to the record of both copies, while the daemon is
+//! idle.
 //!
-//! Both ends are seen from here, by one clock: it begins when COMMIT is answered and ends when another statement sees
-//! both times, that is, when they are committed and on disk. So it is an upper bound, too long by one look at most
-//! (1 ms and a round trip). The times in the row are those at which the statements began: they leave out the commits,
-//! and are told beside it.
+//! One clock measures both ends: the wait begins when COMMIT is answered, and ends when another statement reads both
+//! times, which are then committed and on disk. So it is an upper bound, too long by one query at most (1 ms and a
+//! round trip). The times in the row are the starts of the statements: they exclude the commits, and are printed beside
+//! it.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ const WARM_UP: u32 = 25;
 const MEASURED: u32 = 400;
 const BARE: u32 = 50;
 const P99_MS: f64 = 100.0;
-/// Long enough to miss no bar by patience.
+/// So long that the time limit itself misses no bar.
 const AT_MOST: Duration = Duration::from_secs(30);
 
 pub async fn run(_words: &[String]) -> anyhow::Result<()> {
@@ -67,7 +68,7 @@ async fn latency(disk: Disk) -> anyhow::Result<()> {
     stores.end().await
 }
 
-/// Milliseconds of each object after the warm-up, sorted. One that is late does not delay the next.
+/// Returns the milliseconds of each object after the warm-up, sorted. A late object does not delay the next.
 async fn register_steadily(pool: &PgPool) -> anyhow::Result<Vec<f64>> {
     let mut ticks = tokio::time::interval(EVERY);
     let mut waiting = JoinSet::new();
@@ -102,15 +103,15 @@ async fn wait_for(pool: PgPool, i: u32) -> anyhow::Result<Duration> {
     Ok(committed.elapsed())
 }
 
-/// From the start of the statement that registered to that of the one that recorded.
+/// Returns the time from the start of the registering statement to the start of the recording one.
 async fn by_the_database(pool: &PgPool) -> anyhow::Result<Vec<f64>> {
     let sql = "SELECT (greatest(wasabi, scw) - created_at) / 1000.0::float8 AS ms FROM copyhold.object_copies ORDER BY id OFFSET $1";
     let rows = sqlx::query(sql).bind(i64::from(WARM_UP)).fetch_all(pool).await?;
     Ok(sorted(rows.iter().map(|row| row.try_get("ms")).collect::<Result<_, _>>()?))
 }
 
-/// The same statements and requests one after the other, by a client that knows when to begin; as rarely, so that the
-/// disk and the cores have the same rest in between.
+/// Runs the same statements and requests one after the other, in a client that knows when to begin. They are equally
+/// rare, so that disk and cores are equally idle in between.
 async fn bare(stage: &Environment) -> anyhow::Result<Vec<f64>> {
     let client = MinimalCopier::connect(&stage.config, 1).await?;
     let queue = stage.queue();

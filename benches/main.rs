@@ -1,5 +1,5 @@
-//! The claims about speed and size, a subcommand each: `make bench BENCH=queue ARGS=q1`. docs/benchmarks.md has what they
-//! found.
+//! Measures the claims about speed and size, with a subcommand each: `make bench BENCH=queue ARGS=q1`.
+//! docs/benchmarks.md has the results.
 
 mod common;
 mod copy;
@@ -18,11 +18,11 @@ use std::env;
 
 use anyhow::bail;
 
-/// As the daemon's: what allocating costs is to be alike.
+/// The daemon's allocator, so that allocations cost the same.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// In the order in which they are run when none is named.
+/// The subcommands, in the order in which all of them run if none is named.
 const ALL: [&str; 11] = [
     "copy",
     "crash",

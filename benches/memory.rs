@@ -1,7 +1,7 @@
 //! F4: resident memory of a daemon that copies eight objects of 1 GiB at once to two targets on a budget of 64 MiB.
 //!
-//! Measured is the real program in a process of its own; the stores are another, whose source makes its bytes from
-//! seeds and whose targets keep hashes alone. Resident memory does not depend on the disk, so it is played once.
+//! The measured daemon is the real program in its own process. The stores are another process, whose source makes its
+//! bytes from seeds and whose targets keep only hashes. Memory does not depend on the disk, so there is one run.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const OBJECTS: u32 = 8;
 const GIB: u64 = 1 << 30;
 const BUDGET_MIB: f64 = 64.0;
 const PEAK_MIB: f64 = 150.0;
-/// Often enough to see that all are under way at once; a GiB takes seconds.
+/// Often enough to see that all objects are under way at once; a GiB takes seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub async fn run(_words: &[String]) -> anyhow::Result<()> {
@@ -50,7 +50,7 @@ async fn memory() -> anyhow::Result<()> {
     stores.end().await
 }
 
-/// How many were under way at once, which must have been all.
+/// Checks how many objects were under way at once, which must have been all.
 async fn copy_all(stage: &Environment, daemon: &mut Daemon) -> anyhow::Result<i64> {
     stage.register(OBJECTS).await?;
     let mut most = 0;
@@ -65,7 +65,7 @@ async fn copy_all(stage: &Environment, daemon: &mut Daemon) -> anyhow::Result<i6
     Ok(most)
 }
 
-/// What was recorded is what was there.
+/// Checks that the recorded content is the source's.
 async fn compare(stage: &Environment) -> anyhow::Result<()> {
     for i in 1..=OBJECTS {
         let sql = "SELECT content_hash FROM copyhold.object_copies WHERE object_key = 'object-' || $1";
@@ -78,7 +78,7 @@ async fn compare(stage: &Environment) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How fast it was, and what of it is hashing, below which no copy can be made: CRC-64/NVME and MD5 of each byte once.
+/// Prints the throughput, and the share of hashing, which no copy can avoid: CRC-64/NVME and MD5 of each byte once.
 async fn say_speed(stage: &Environment, daemon: &Daemon) -> anyhow::Result<()> {
     let took = stage.took().await?.as_secs_f64();
     let cpu = daemon.cpu_seconds()? / f64::from(OBJECTS);
@@ -92,7 +92,7 @@ async fn say_speed(stage: &Environment, daemon: &Daemon) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Seconds of CPU that it takes here and now.
+/// Returns the seconds of CPU that hashing takes on this machine.
 fn hashing_a_gib() -> anyhow::Result<f64> {
     let some = Synthetic::new(0, GIB / 4);
     let pieces: Vec<_> = some.pieces(0..some.size_bytes).collect();

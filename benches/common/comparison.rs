@@ -7,23 +7,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// When a contest ends: so many objects are done, or so much time has passed.
+/// When a run ends: this many objects are done, or this much time has passed.
 pub struct StopCondition {
     pub objects: u64,
     pub at_most: Duration,
 }
 
-/// A contest that is under way.
+/// A run under way.
 pub struct Run {
     begun: Instant,
     end: Instant,
     objects: u64,
     done: AtomicU64,
-    /// µs after its beginning at which the last of them was done; a contestant that finds nothing more is not waited for.
+    /// µs after its beginning at which the last of them was done; a contestant that finds nothing more is not waited
+    /// for.
     last: AtomicU64,
 }
 
-/// How it ended.
+/// The result of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct ComparisonResult {
     pub objects: u64,

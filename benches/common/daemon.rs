@@ -21,12 +21,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it with the configuration in `folder`, and waits until it copies to both targets.
+    /// Starts a daemon with the configuration in `folder`, and waits until it copies to both targets.
     pub async fn start(folder: &Path) -> anyhow::Result<Self> {
         Self::start_for(folder, &["wasabi".to_owned(), "scw".to_owned()]).await
     }
 
-    /// The same with other targets.
+    /// Starts a daemon with other targets.
     pub async fn start_for(folder: &Path, targets: &[String]) -> anyhow::Result<Self> {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let log = folder.join(format!("daemon-{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
@@ -50,12 +50,12 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// All that it has logged.
+    /// Returns the whole log.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// An error if it is not running any more.
+    /// Returns an error if the daemon is not running any more.
     pub fn check(&mut self) -> anyhow::Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
@@ -63,35 +63,35 @@ impl Daemon {
         }
     }
 
-    /// Where its pages are.
+    /// Returns the address of its HTTP pages.
     pub fn address(&self) -> anyhow::Result<String> {
         let said = self.said();
         let address = said.split_once("on http://").context("it does not say where its pages are")?.1;
         Ok(address.split_whitespace().next().context("an address")?.to_owned())
     }
 
-    /// What it tells of itself.
+    /// Returns its metrics.
     pub async fn metrics(&self) -> anyhow::Result<Metrics> {
         Metrics::of(&self.address()?).await
     }
 
-    /// Resident memory now, and the most that it ever was, in MiB.
+    /// Returns resident memory now, and its maximum so far, in MiB.
     pub fn resident_mib(&self) -> anyhow::Result<(f64, f64)> {
         process::resident_mib(self.id)
     }
 
-    /// What it has computed so far, in and for it.
+    /// Returns its CPU time so far, user and system.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
         process::cpu_seconds(self.id)
     }
 
-    /// Kills it at once, as a lost machine would, and waits until it is gone.
+    /// Kills the daemon at once, as the loss of its machine would, and waits until it is gone.
     pub async fn kill(mut self) -> anyhow::Result<()> {
         self.check()?;
         Ok(self.process.kill().await?)
     }
 
-    /// Asks it to end and waits for that.
+    /// Sends SIGTERM and waits for the end.
     pub async fn end(mut self) -> anyhow::Result<()> {
         let id = Pid::from_raw(i32::try_from(self.id)?).context("a process's number")?;
         self.check()?;

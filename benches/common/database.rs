@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use super::{environment::Disk, machine, stores::Stores};
 
-/// Connections of every contest.
+/// The number of connections of every comparison.
 pub const CONNECTIONS: u32 = 8;
 
-/// A durable PostgreSQL, in which each contest gets a fresh copy of a table that was made once.
+/// A durable PostgreSQL, in which each comparison gets a fresh copy of a table that was made once.
 pub struct DatabaseServer {
     cluster: Cluster,
     copies: AtomicUsize,
@@ -38,9 +38,9 @@ impl DatabaseServer {
         Self::begin_with(disk, &[]).await
     }
 
-    /// With further settings as in postgresql.conf.
+    /// Starts a server with further settings as in postgresql.conf.
     pub async fn begin_with(disk: Disk, further: &[(&str, &str)]) -> anyhow::Result<Self> {
-        // Memory for the tables that are measured, and no checkpoint in the middle of half a minute.
+        // Memory for the measured tables, and no checkpoint within half a minute.
         let settings = [&[("shared_buffers", "1GB"), ("max_wal_size", "4GB")], further].concat();
         let options = settings.iter().fold(disk.options(), |options, (name, value)| options.with(name, value));
         let cluster = Cluster::start(options).await?;
@@ -54,7 +54,7 @@ impl DatabaseServer {
         Ok(Self { cluster, copies: AtomicUsize::new(0) })
     }
 
-    /// An empty database.
+    /// Makes an empty database.
     pub async fn make(&self, name: &str) -> anyhow::Result<BenchDatabase> {
         self.cluster.create_database(name, None).await?;
         self.ground(name.to_owned())
@@ -65,12 +65,12 @@ impl DatabaseServer {
         let name = format!("{template}_{}", self.copies.fetch_add(1, Ordering::Relaxed));
         self.cluster.create_database(&name, Some(template)).await?;
         let ground = self.ground(name)?;
-        // The copy itself is on the disk before anything is measured: commits would wait for it.
+        // The copy must be on disk before anything is measured, because commits would wait for it.
         ground.execute("CHECKPOINT").await?;
         Ok(ground)
     }
 
-    /// One that is there.
+    /// Connects to an existing database.
     pub fn open(&self, name: &str) -> anyhow::Result<BenchDatabase> {
         self.ground(name.to_owned())
     }
@@ -86,7 +86,7 @@ impl DatabaseServer {
         Ok(self.cluster.drop_database(&ground.name).await?)
     }
 
-    /// Drops one that copies were made of.
+    /// Drops a database that was a template.
     pub async fn forget(&self, template: &str) -> anyhow::Result<()> {
         Ok(self.cluster.drop_database(template).await?)
     }
@@ -104,17 +104,17 @@ impl BenchDatabase {
         Ok(())
     }
 
-    /// One more connection, with the settings that hold by now.
+    /// Opens another connection, with the current settings.
     pub async fn connect(&self) -> anyhow::Result<PgConnection> {
         Ok(PgConnection::connect(&self.url).await?)
     }
 
-    /// A query's only value.
+    /// Returns a query's only value.
     pub async fn count(&self, query: &'static str) -> anyhow::Result<i64> {
         Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
     }
 
-    /// A folder with the configuration of a daemon that works here.
+    /// Makes a folder with the configuration of a daemon on this database.
     pub fn configured(&self, stores: &Stores) -> anyhow::Result<(TempDir, Config)> {
         let folder = TempDir::new()?;
         let path = folder.path().join("copyhold.toml");
@@ -123,12 +123,12 @@ impl BenchDatabase {
         Ok((folder, config))
     }
 
-    /// Our tables, and in them `rows` objects, of which those are missing at both targets for which the expression of
-    /// `i` holds, which counts from 1. Its keys are what `key` makes of `i`. All of it was registered an hour ago.
+    /// Makes Copyhold's tables with `rows` objects, registered an hour ago. `i` counts from 1: the expression `key`
+    /// makes the key, and the objects for which `missing` holds are missing at both targets.
     pub async fn fill(&self, stores: &Stores, rows: u32, key: &str, missing: &str) -> anyhow::Result<()> {
         let (_folder, config) = self.configured(stores)?;
         copyhold_db::schema::migrate(&config).await?;
-        // Indexes are built faster than they are kept.
+        // Building indexes afterwards is faster than maintaining them.
         self.execute(
             "ALTER TABLE copyhold.object_copies DROP CONSTRAINT object_copies_pkey;
              DROP INDEX copyhold.object_copies_wasabi_lane, copyhold.object_copies_scw_lane",
@@ -145,7 +145,7 @@ impl BenchDatabase {
         self.execute("VACUUM ANALYZE copyhold.object_copies").await
     }
 
-    /// The queue as a daemon sees it.
+    /// Returns the database handle and the lane as in a daemon.
     pub fn queue(&self, config: &Config) -> anyhow::Result<(Database, ReplicaName)> {
         let names = config.replicas.iter().map(|r| r.name.clone()).collect();
         Ok((Database::new(self.pool.clone(), config.database.schema.clone(), names), ReplicaName::new("wasabi")?))

@@ -10,18 +10,18 @@ use tempfile::TempDir;
 
 use super::{daemon::Daemon, machine, process, stores::Stores};
 
-/// Where PostgreSQL's commits go. It is durable on both.
+/// The disk of PostgreSQL's commits, which are durable on both kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
     Plain,
-    /// Each commit waits 3.3 ms before it is forced, which stands in for a disk that takes so much longer.
+    /// Each commit waits 3.3 ms before it is forced, which simulates a disk that is slower by this.
     Slow,
 }
 
 impl Disk {
     pub const BOTH: [Self; 2] = [Self::Plain, Self::Slow];
 
-    /// As it is written in the names of bars.
+    /// Returns the name in the names of bars.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -37,23 +37,23 @@ impl Disk {
     }
 }
 
-/// A durable PostgreSQL with our tables, and a configuration that copies from `b2` to the others.
+/// A durable PostgreSQL with Copyhold's tables, and a configuration that copies from `b2` to the others.
 pub struct Environment {
     pub config: Config,
     pub pool: PgPool,
-    /// By their names.
+    /// The names of the targets.
     targets: Vec<String>,
     folder: TempDir,
     cluster: Cluster,
 }
 
 impl Environment {
-    /// `settings`: further sections of the configuration. All else is as it comes.
+    /// Starts PostgreSQL and migrates. `settings`: further sections of the configuration; the rest is default.
     pub async fn begin(disk: Disk, stores: &Stores, settings: &str) -> anyhow::Result<Self> {
         Self::begin_as(disk, |database| stores.configuration(database, settings)).await
     }
 
-    /// The same with a configuration of the caller's, who is given the database's URL.
+    /// Starts PostgreSQL with the caller's configuration, made from the database's URL.
     pub async fn begin_as(
         disk: Disk,
         configuration: impl FnOnce(&str) -> anyhow::Result<String>,
@@ -73,7 +73,7 @@ impl Environment {
         Ok(stage)
     }
 
-    /// Says what the figures that follow depend on.
+    /// Prints what the following figures depend on.
     async fn describe(&self, disk: Disk) -> anyhow::Result<()> {
         let mut settings = Vec::new();
         for name in ["server_version", "fsync", "full_page_writes", "synchronous_commit", "commit_delay"] {
@@ -87,12 +87,12 @@ impl Environment {
         Ok(())
     }
 
-    /// For commands of the real program.
+    /// Returns the path of the configuration, for commands of the real program.
     pub fn config_path(&self) -> PathBuf {
         self.folder.path().join("copyhold.toml")
     }
 
-    /// The server itself.
+    /// Returns the PostgreSQL cluster.
     pub fn cluster(&mut self) -> &mut Cluster {
         &mut self.cluster
     }
@@ -125,7 +125,7 @@ impl Environment {
         Ok(())
     }
 
-    /// Objects that lack a copy or are leased.
+    /// Returns the number of objects that lack a copy or are leased.
     pub async fn unfinished(&self) -> anyhow::Result<i64> {
         let lacks = self.targets.join(" IS NULL OR ");
         let sql = format!("SELECT count(*) FROM copyhold.object_copies WHERE {lacks} IS NULL OR lock IS NOT NULL");
@@ -133,12 +133,12 @@ impl Environment {
         Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&self.pool).await?)
     }
 
-    /// From the first registration to the last record, by the database's clock.
+    /// Returns the time from the first registration to the last record, by the database's clock.
     pub async fn took(&self) -> anyhow::Result<Duration> {
         self.took_since(0).await
     }
 
-    /// The same of those rows that came after this one.
+    /// Returns that time for the rows registered after this one.
     pub async fn took_since(&self, id: i64) -> anyhow::Result<Duration> {
         let last = self.targets.join(", ");
         let sql = format!("SELECT max(greatest({last})) - min(created_at) FROM copyhold.object_copies WHERE id > $1");
@@ -148,19 +148,19 @@ impl Environment {
         Ok(Duration::from_micros(u64::try_from(micros.context("nothing was registered")?)?))
     }
 
-    /// What PostgreSQL has computed so far, in all its processes.
+    /// Returns the CPU time of all PostgreSQL processes so far.
     pub async fn database_cpu_seconds(&self) -> anyhow::Result<f64> {
         let ours: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&self.pool).await?;
         let first = process::parent_of(u32::try_from(ours)?)?;
         Ok(process::cpu_seconds(first)? + process::cpu_seconds_of_children(first)?)
     }
 
-    /// A query's only value.
+    /// Returns a query's only value.
     pub async fn count(&self, query: &'static str) -> anyhow::Result<i64> {
         Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
     }
 
-    /// The queue as a daemon sees it.
+    /// Returns the database handle and the lane as in a daemon.
     pub fn queue(&self) -> Database {
         Database::new(self.pool.clone(), self.config.database.schema.clone(), self.replicas())
     }
@@ -169,7 +169,7 @@ impl Environment {
         self.config.replicas.iter().map(|replica| replica.name.clone()).collect()
     }
 
-    /// Says how busy the machine was meanwhile, and takes everything away.
+    /// Prints how busy the machine was meanwhile, and removes everything.
     pub async fn end(self) -> anyhow::Result<()> {
         println!("-- at the end: {}", machine::load());
         self.pool.close().await;

@@ -1,4 +1,4 @@
-//! What the figures depend on beside our own work: disk, load, cores.
+//! What the figures depend on beside Copyhold: disk, load, cores.
 
 use std::{
     fs::{self, File},
@@ -11,12 +11,12 @@ use std::{
 
 use anyhow::Context as _;
 
-/// What PostgreSQL writes at a time.
+/// The size of PostgreSQL's writes.
 const PAGE: [u8; 8192] = [7; 8192];
 const FOR: Duration = Duration::from_secs(1);
 
-/// How often a second one page of a file in `folder` can be overwritten and forced to the disk, as a commit forces the
-/// write-ahead log. Takes a second, and must run where waiting does no harm.
+/// Returns how often a second one page of a file in `folder` can be overwritten and forced to disk, as a commit forces
+/// the write-ahead log. Blocks for a second.
 pub fn fdatasyncs_per_second(folder: &Path) -> io::Result<f64> {
     let path = folder.join("fdatasync-rate");
     let file = measure(&path);
@@ -26,7 +26,7 @@ pub fn fdatasyncs_per_second(folder: &Path) -> io::Result<f64> {
 
 fn measure(path: &Path) -> io::Result<f64> {
     let mut file = File::create(path)?;
-    // As a segment of the log, the file has its size beforehand.
+    // Like a segment of the log, the file has its full size beforehand.
     file.write_all(&PAGE.repeat(128))?;
     file.sync_all()?;
     let begun = Instant::now();
@@ -39,7 +39,7 @@ fn measure(path: &Path) -> io::Result<f64> {
     Ok(f64::from(times) / begun.elapsed().as_secs_f64())
 }
 
-/// Load and disk in one line, the disk being that of temporary files.
+/// Returns load and disk in one line; the disk is the one of temporary files.
 pub async fn in_short() -> anyhow::Result<String> {
     let rate = tokio::task::spawn_blocking(|| fdatasyncs_per_second(&std::env::temp_dir())).await??;
     Ok(format!("{}; {rate:.0} fdatasyncs/s", load()))
@@ -53,7 +53,7 @@ pub fn load() -> String {
     format!("{cores} cores, load {}", load.join(" "))
 }
 
-/// What the scheduler gave to the calling thread so far, whatever else the machine did.
+/// Returns the CPU time of the calling thread so far.
 pub fn cpu_seconds_of_this_thread() -> anyhow::Result<f64> {
     let page = fs::read_to_string("/proc/thread-self/schedstat")?;
     let nanos: u64 = page.split(' ').next().context("a page of numbers")?.parse()?;

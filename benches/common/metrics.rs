@@ -3,7 +3,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A daemon's page of metrics at one moment.
+/// A daemon's metrics at one moment.
 pub struct Metrics(String);
 
 impl Metrics {
@@ -15,7 +15,7 @@ impl Metrics {
         Ok(Self(page))
     }
 
-    /// The sum of the series of this name that have this label, written `le="0.01"`; of all of them if it is empty.
+    /// Returns the sum of the series of this name that have this label, written `le="0.01"`, or of all if it is empty.
     /// 0 if there is none.
     pub fn sum(&self, name: &str, label: &str) -> f64 {
         let value = |line: &str| {

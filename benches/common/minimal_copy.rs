@@ -5,14 +5,14 @@ use copyhold_core::domain::{Content, ContentHash, ObjectKey, ReplicaName};
 use copyhold_s3::store::{Md5, Store};
 use md5::{Digest as _, Md5 as Hasher};
 
-/// The least that a copy can cost: the same client making the same requests with the same hashes, and nothing around it.
+/// The minimal cost of a copy: the same client makes the same requests with the same hashes, and nothing else.
 pub struct MinimalCopier {
     source: Store,
     targets: [Store; 2],
 }
 
 impl MinimalCopier {
-    /// `copies`: how many at once.
+    /// Copies the objects, `copies` of them at once.
     pub async fn connect(config: &Config, copies: usize) -> anyhow::Result<Self> {
         let store = async |name: &str| {
             let replica = config.replica(&ReplicaName::new(name)?).context("a replica of the stage")?;
@@ -21,7 +21,7 @@ impl MinimalCopier {
         Ok(Self { source: store("b2").await?, targets: [store("wasabi").await?, store("scw").await?] })
     }
 
-    /// One GET, two PUTs at the same time.
+    /// Copies one object with one GET, then two PUTs at the same time.
     pub async fn copy(&self, key: &ObjectKey) -> anyhow::Result<Content> {
         let mut get = self.source.get(key, None, None).await?;
         let mut bytes = BytesMut::new();

@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Far more than any benchmark takes. One that takes longer waits for something that never comes, and fails.
 const AT_MOST: Duration = Duration::from_mins(40);
 
-/// Plays those of the bars, in their order, whose labels are asked for; all if none is.
+/// Runs the bars whose labels are named, in their order; all if none is.
 pub async fn play_bars(
     asked: &[String],
     bars: &[&'static str],
@@ -46,7 +46,7 @@ pub async fn play_bars(
     .await
 }
 
-/// Runs a benchmark. Asked to end, it drops it, and with it every process and folder that it made.
+/// Runs a benchmark. A signal drops it, and with it every process and folder that it made.
 pub async fn play(benchmark: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -2,12 +2,12 @@
 
 use std::fmt::Display;
 
-/// A bar that wants no more than `limit`.
+/// Prints a bar that requires no more than `limit`.
 pub fn at_most<T: PartialOrd + Display + Copy>(label: &str, name: &str, value: T, limit: T) {
     line(label, name, value, "<=", limit, value <= limit);
 }
 
-/// A bar that wants no less than `limit`.
+/// Prints a bar that requires no less than `limit`.
 pub fn at_least<T: PartialOrd + Display + Copy>(label: &str, name: &str, value: T, limit: T) {
     line(label, name, value, ">=", limit, value >= limit);
 }
@@ -17,8 +17,8 @@ fn line<T: Display>(label: &str, name: &str, value: T, relation: &str, limit: T,
     println!("bar {label} {name} {value:.1} {relation} {limit} {verdict}");
 }
 
-/// By nearest rank: the smallest value that at least so many percent of all do not exceed. `sorted` rises, and is not
-/// empty.
+/// Returns the percentile by nearest rank: the smallest value that at least this share of all do not exceed. `sorted`
+/// is ascending and not empty.
 pub fn percentile<T: Copy>(sorted: &[T], percent: usize) -> T {
     sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
 }

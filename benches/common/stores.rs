@@ -14,7 +14,7 @@ pub struct Stores {
     pub endpoint: String,
     pub access_key_id: String,
     pub secret_access_key: String,
-    /// The source first.
+    /// The replicas, the source first.
     replicas: Vec<&'static str>,
     server: Server,
 }
@@ -28,17 +28,17 @@ enum Server {
 impl Stores {
     pub const REPLICAS: [&str; 3] = ["b2", "wasabi", "scw"];
 
-    /// The name of a replica's bucket.
+    /// Returns the name of a replica's bucket.
     pub fn bucket_of(replica: &str) -> String {
         format!("photos-{replica}")
     }
 
-    /// In this process, so that calls can be counted.
+    /// Starts stores in this process, so that calls can be counted.
     pub async fn here() -> anyhow::Result<Self> {
         Self::here_as(&Self::REPLICAS, &BucketOptions::default()).await
     }
 
-    /// The same with a source and any number of targets, and with buckets like these.
+    /// Starts stores in this process, with a source, any number of targets, and these bucket options.
     pub async fn here_as(replicas: &[&'static str], options: &BucketOptions) -> anyhow::Result<Self> {
         let server = S3Server::start().await?;
         for replica in replicas {
@@ -53,19 +53,20 @@ impl Stores {
         })
     }
 
-    /// In a process of their own, which keep no bytes. `b2` has these objects, each `KEY:SEED:SIZE`.
+    /// Starts stores in their own process, which keep no bytes. `b2` has these objects, each `KEY:SEED:SIZE`.
     pub async fn elsewhere(synthetic: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
         let bucket = Self::bucket_of("b2");
         Self::launch(synthetic.into_iter().flat_map(|object| ["--synthetic".into(), format!("{bucket}/{object}")]))
             .await
     }
 
-    /// The same with `object-1` to `object-{objects}`, each of other bytes.
+    /// Starts stores in their own process, with `object-1` to `object-{objects}`, each of other bytes.
     pub async fn elsewhere_numbered(objects: u32, bytes: u64) -> anyhow::Result<Self> {
         Self::launch(["--numbered".into(), format!("{}:{objects}:{bytes}", Self::bucket_of("b2"))]).await
     }
 
-    /// The same with a generated listing of so many objects, in folders of so many, whose objects cannot be read.
+    /// Starts stores with a generated listing of this many objects, in folders of this many, whose objects cannot be
+    /// read.
     pub async fn elsewhere_listed(objects: u64, per_folder: u64) -> anyhow::Result<Self> {
         Self::launch(["--generated".into(), format!("{}:{objects}:{per_folder}", Self::bucket_of("b2"))]).await
     }
@@ -93,7 +94,7 @@ impl Stores {
         })
     }
 
-    /// What they have computed so far, of which nothing is known if they are in this process.
+    /// Returns their CPU time so far, which is unknown if they are in this process.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
         match &self.server {
             Server::Here(_) => bail!("the stores are in this process"),
@@ -101,7 +102,7 @@ impl Stores {
         }
     }
 
-    /// Seen from inside, which works only for those in this process.
+    /// Returns a handle of the bucket; only for stores in this process.
     pub fn bucket(&self, replica: &str) -> anyhow::Result<BucketHandle> {
         match &self.server {
             Server::Here(server) => Ok(server.bucket(&Self::bucket_of(replica))),
@@ -109,7 +110,7 @@ impl Stores {
         }
     }
 
-    /// Makes an empty bucket with other habits of a replica's; only of those in this process.
+    /// Replaces a replica's bucket by an empty one with these options; only for stores in this process.
     pub fn anew(&self, replica: &str, options: BucketOptions) -> anyhow::Result<()> {
         match &self.server {
             Server::Here(server) => {
@@ -129,7 +130,7 @@ impl Stores {
         Ok(())
     }
 
-    /// Of a daemon that copies between them.
+    /// Returns the configuration of a daemon that copies between them.
     pub fn configuration(&self, database: &str, settings: &str) -> anyhow::Result<String> {
         let mut text = format!("primary = \"b2\"\n[database]\nurl = \"{database}\"\n");
         for replica in &self.replicas {
@@ -147,7 +148,7 @@ impl Stores {
         Ok(text)
     }
 
-    /// Ends them and waits for it.
+    /// Stops the stores and waits for that.
     pub async fn end(self) -> anyhow::Result<()> {
         match self.server {
             Server::Here(server) => server.stop().await,

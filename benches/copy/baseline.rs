@@ -1,5 +1,5 @@
-//! The least that copies can cost: requests signed beforehand, on kept connections, with the hashes that make a copy
-//! verified, or without. No queue, no retries, no memory of what was done.
+//! The minimal cost of copies: presigned requests on persistent connections, with or without the hashes that verify a
+//! copy. It has no queue, no retries, and records nothing.
 
 use std::{
     sync::{
@@ -23,18 +23,17 @@ use super::{
 use crate::common::{process, report::percentile};
 
 pub(super) const TARGETS: [&str; 2] = ["wasabi", "scw"];
-/// As the engine's.
+/// The part size of the engine.
 pub(super) const PART_BYTES: u64 = 16 << 20;
 
-/// Whether what passes is hashed. What a store is to compare must be stated either way: without hashing, it is stated
-/// beforehand.
+/// Whether the bytes are hashed. The store gets a hash to compare in both cases: without hashing, a precomputed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hashing {
     AsWeDo,
     None,
 }
 
-/// What it came to.
+/// The cost of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cost {
     pub(super) seconds: f64,
@@ -42,7 +41,7 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// Of each figure by itself.
+    /// Returns the median of each figure by itself.
     pub(super) fn median(costs: &[Self]) -> Self {
         let median = |of: fn(&Self) -> f64| {
             let mut values: Vec<_> = costs.iter().map(of).collect();
@@ -52,7 +51,7 @@ impl Cost {
         Self { seconds: median(|cost| cost.seconds), cpu_seconds: median(|cost| cost.cpu_seconds) }
     }
 
-    /// Of what this process does while `work` is done.
+    /// Measures the cost of this process while `work` runs.
     pub(super) async fn of_this(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Self> {
         let id = std::process::id();
         let (begun, before) = (Instant::now(), process::cpu_seconds(id)?);
@@ -61,19 +60,19 @@ impl Cost {
     }
 }
 
-/// Where one small object is read and written.
+/// The URLs of one small object at the source and the targets.
 pub(super) struct Small {
     pub(super) get: Uri,
     pub(super) puts: [Uri; 2],
     pub(super) md5: String,
 }
 
-/// Where one large object is read and written.
+/// The URLs of one large object at the source and the targets.
 pub(super) struct Large {
     pub(super) get: Uri,
     pub(super) uploads: [StartedUpload; 2],
     pub(super) bytes: u64,
-    /// Of its parts.
+    /// The MD5s of its parts.
     pub(super) md5s: Vec<[u8; 16]>,
     parts_left: AtomicUsize,
 }
@@ -84,7 +83,7 @@ impl Large {
     }
 }
 
-/// Both hashes of what is handed to it.
+/// Computes both hashes of the bytes it gets.
 struct Hashes {
     crc: Crc,
     md5: Md5,
@@ -100,14 +99,14 @@ impl Hashes {
         self.md5.update(bytes);
     }
 
-    /// The MD5 in base64.
+    /// Returns the MD5 in base64.
     fn finish(self) -> String {
         std::hint::black_box(self.crc.finalize());
         STANDARD.encode(self.md5.finalize())
     }
 }
 
-/// One GET and two PUTs for each object, so many objects at once.
+/// Copies small objects with one GET and two PUTs each, several at once.
 pub(super) async fn small(
     signer: &Presigner,
     objects: &Arc<Vec<Small>>,
@@ -129,7 +128,7 @@ pub(super) async fn small(
     all(workers).await
 }
 
-/// A ranged GET and two PUTs for each part, so many parts at once, whichever object they are of.
+/// Copies large objects with a ranged GET and two PUTs per part, several parts at once, of any object.
 pub(super) async fn large(
     signer: &Arc<Presigner>,
     objects: Vec<Large>,
@@ -159,7 +158,7 @@ pub(super) async fn large(
     all(workers).await
 }
 
-/// The `n`th part of all objects.
+/// Returns the `n`th part of all objects.
 fn part(objects: &[Large], n: u64) -> Option<(&Large, usize)> {
     let mut n = usize::try_from(n).ok()?;
     for object in objects {
@@ -171,7 +170,7 @@ fn part(objects: &[Large], n: u64) -> Option<(&Large, usize)> {
     None
 }
 
-/// As `Content-MD5` says it.
+/// Returns the value of `Content-MD5`.
 pub(super) fn base64(md5: [u8; 16]) -> String {
     STANDARD.encode(md5)
 }

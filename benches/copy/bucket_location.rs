@@ -1,6 +1,6 @@
-//! Where a bucket is, for the contestants.
+//! The location of a bucket, for the contestants.
 
-/// One store and bucket, as rclone and we are told of it.
+/// One store and bucket, for the configurations of rclone and Copyhold.
 #[derive(Debug, Clone)]
 pub(super) struct BucketLocation {
     pub(super) name: &'static str,

@@ -1,4 +1,4 @@
-//! A daemon of the real program with its PostgreSQL, copying what it is told to.
+//! A daemon of the real program with its PostgreSQL, as a contestant.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) struct CopyholdDaemon {
     pub(super) daemon: Daemon,
 }
 
-/// What a daemon's work came to, and what others computed for it.
+/// The cost of a daemon's work, and the CPU time of others for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DaemonCost {
     /// The time from the registration to the last record, by the database's clock, and the daemon's CPU time.
@@ -56,7 +56,7 @@ SELECT key, copyhold.now_utc_micro_seconds() FROM unnest($1::text[]) WITH ORDINA
         Ok(())
     }
 
-    /// Waits until all that is registered is copied.
+    /// Waits until all registered objects are copied.
     pub(super) async fn until_done(&mut self) -> anyhow::Result<()> {
         while self.stage.unfinished().await? > 0 {
             self.daemon.check()?;

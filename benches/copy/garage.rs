@@ -1,4 +1,4 @@
-//! Garage as a store: a process of its own with a folder of its own and one bucket.
+//! Garage as a store: a process with its own folder and one bucket.
 
 use std::{
     fs,
@@ -18,20 +18,20 @@ use crate::common::process;
 const START_MAY_TAKE: Duration = Duration::from_secs(20);
 const BUCKET: &str = "photos";
 
-/// Killed when dropped.
+/// A Garage server. Killed when dropped.
 pub(super) struct Garage {
     pub(super) place: BucketLocation,
     process: Child,
     folder: TempDir,
 }
 
-/// Its version, if it is installed.
+/// Returns its version, if it is installed.
 pub(super) async fn version() -> Option<String> {
     let said = Command::new(program()).arg("--version").output().await.ok()?;
     String::from_utf8(said.stdout).ok()?.lines().next().map(str::to_owned)
 }
 
-/// Where `cargo install` puts it, if it is not on the path.
+/// Returns the program, also from the folder of `cargo install` if that is not on the path.
 fn program() -> PathBuf {
     let installed = std::env::home_dir().map(|home| home.join(".cargo/bin/garage")).filter(|path| path.exists());
     installed.unwrap_or_else(|| "garage".into())
@@ -68,7 +68,7 @@ impl Garage {
             .env("GARAGE_DEFAULT_BUCKET", BUCKET)
             .env("GARAGE_DEFAULT_ACCESS_KEY", &place.access_key_id)
             .env("GARAGE_DEFAULT_SECRET_KEY", &place.secret_access_key)
-            // A line for each request would be a part of what is measured.
+            // A log line per request would distort the measurement.
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -99,7 +99,7 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// At most 32 bytes.
+/// Returns random hexadecimal digits for at most 32 bytes.
 fn hexadecimal(bytes: usize) -> String {
     let mut text = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
     text.truncate(2 * bytes);

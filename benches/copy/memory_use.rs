@@ -1,4 +1,4 @@
-//! Memory of a daemon whose every worker is inside a huge object.
+//! The memory of a daemon whose workers all copy huge objects.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) async fn play() -> anyhow::Result<()> {
     println!("- {OBJECTS} workers inside objects of 5 GiB");
-    // All of one content, which is hashed once.
+    // All objects have one content, which is hashed once.
     let stores = Stores::elsewhere((1..=OBJECTS).map(|i| format!("object-{i}:1:5GiB"))).await?;
     let settings = format!("[workers]\ncount = {WORKERS}\nreserved = 0\nmemory = \"{BUDGET_MIB}MiB\"\n");
     let mut ours = CopyholdDaemon::begin(&stores, &settings).await?;

@@ -1,4 +1,4 @@
-//! C1 to C6: what the copy engine costs beside the least that it could. `ARGS=c1` plays one of them.
+//! C1 to C6: the cost of the copy engine relative to the minimum. `ARGS=c1` runs one of them.
 
 mod baseline;
 mod bucket_location;
@@ -20,7 +20,7 @@ use crate::common::play;
 
 pub async fn run(words: &[String]) -> anyhow::Result<()> {
     let seed = words.iter().skip_while(|word| *word != "--seed").nth(1).map_or(Ok(1), |seed| seed.parse())?;
-    // `c2` is both of its parts.
+    // `c2` runs both of its parts.
     let is = |word: &str, bar: &str| word.eq_ignore_ascii_case(bar) || bar.split('-').next() == Some(word);
     let named = |bar: &str| words.iter().any(|word| is(word, bar));
     let bars = ["server", "requests", "c1", "c2-memory", "c2-garage", "c3", "c4", "c5", "c6"];

@@ -12,17 +12,17 @@ use hyper::Uri;
 use super::bucket_location::BucketLocation;
 use crate::common::stores::Stores;
 
-/// Longer than any measurement.
+/// The validity of the URLs, longer than any measurement.
 const GOOD_FOR: Duration = Duration::from_hours(2);
 
-/// Signs URLs before the clock runs, and makes the few calls that carry no bytes of an object.
+/// Signs URLs before the measurement starts, and makes the few calls without object data.
 pub(super) struct Presigner {
     pub(super) client: Client,
     pub(super) credentials: Credentials,
     pub(super) address: SocketAddr,
 }
 
-/// An upload in parts that was begun: where each part goes, from part 1.
+/// An upload in parts that was begun: the URL of each part, from part 1.
 pub(super) struct StartedUpload {
     bucket: String,
     key: String,
@@ -72,7 +72,7 @@ impl Presigner {
         Ok(call.presigned(PresigningConfig::expires_in(GOOD_FOR)?).await?.uri().parse()?)
     }
 
-    /// Begins an upload in so many parts.
+    /// Begins an upload in this many parts.
     pub(super) async fn begin(&self, replica: &str, key: &str, parts: u64) -> anyhow::Result<StartedUpload> {
         self.begin_in(&Stores::bucket_of(replica), key, parts).await
     }
@@ -88,7 +88,7 @@ impl Presigner {
         Ok(StartedUpload { bucket: bucket.to_owned(), key: key.to_owned(), id, parts: urls })
     }
 
-    /// Makes an object of the parts, whose MD5s are given in their order: the ETags of parts.
+    /// Completes the upload. The MD5s of the parts, in order, are their ETags.
     pub(super) async fn complete(&self, upload: &StartedUpload, md5s: &[[u8; 16]]) -> anyhow::Result<()> {
         let etag = |md5: &[u8; 16]| format!("\"{:032x}\"", u128::from_be_bytes(*md5));
         let parts =

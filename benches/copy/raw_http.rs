@@ -19,13 +19,13 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// One kept connection to a store, which knows nothing but HTTP: its URLs are signed beforehand.
+/// One persistent HTTP connection to a store, for presigned URLs.
 pub(super) struct RawConnection {
     requests: SendRequest<Frames>,
     host: String,
 }
 
-/// A body in the pieces in which it was received.
+/// A body in the frames in which it was received.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Frames {
     frames: VecDeque<Bytes>,
@@ -37,12 +37,12 @@ impl RawConnection {
         let stream = TcpStream::connect(store).await?;
         stream.set_nodelay(true)?;
         let (requests, connection) = handshake(TokioIo::new(stream)).await?;
-        // Ends with the connection; what broke it is told by the request that was under way.
+        // Ends with the connection; the request under way reports what broke it.
         tokio::spawn(connection);
         Ok(Self { requests, host: store.to_string() })
     }
 
-    /// Hands each piece of the object, or of a range of it, to `take` as it comes.
+    /// Passes each frame of the object, or of a range of it, to `take` as it arrives.
     pub(super) async fn get(
         &mut self,
         url: &Uri,
@@ -60,7 +60,7 @@ impl RawConnection {
         Ok(())
     }
 
-    /// Stores a body, whose MD5 may be given in base64.
+    /// Stores a body; `md5` is its MD5 in base64, if known.
     pub(super) async fn put(&mut self, url: &Uri, body: Frames, md5: Option<&str>) -> anyhow::Result<()> {
         let mut request = Request::builder().method(Method::PUT).uri(path(url)).header(header::HOST, &self.host);
         if let Some(md5) = md5 {
@@ -88,9 +88,9 @@ impl RawConnection {
     }
 }
 
-/// What stands in a request's first line.
+/// Returns the target of the request line.
 fn path(url: &Uri) -> Uri {
-    // Cannot fail: a URL of an object has one.
+    // Cannot fail: a URL of an object has a path.
     Uri::from(url.path_and_query().expect("a path").clone())
 }
 

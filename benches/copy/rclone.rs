@@ -1,4 +1,4 @@
-//! rclone as a contestant: one process per target, side by side.
+//! rclone as a contestant: one process per target, at the same time.
 
 use std::{fs::File, path::Path, process::Stdio, time::Instant};
 
@@ -8,13 +8,13 @@ use tokio::process::Command;
 use super::{baseline::Cost, bucket_location::BucketLocation};
 use crate::common::process;
 
-/// Its version, if it is installed.
+/// Returns its version, if it is installed.
 pub(super) async fn version() -> Option<String> {
     let said = Command::new("rclone").arg("version").output().await.ok()?;
     String::from_utf8(said.stdout).ok()?.lines().next().map(str::to_owned)
 }
 
-/// Copies all of the source to each target. CPU is that of all its processes.
+/// Copies the whole source to each target. The CPU time is that of all rclone processes.
 pub(super) async fn copy(
     source: &BucketLocation,
     targets: &[BucketLocation],
@@ -43,7 +43,7 @@ pub(super) async fn copy(
                 command.env(format!("RCLONE_CONFIG_{name}_{setting}"), value);
             }
         }
-        // Its SDK would ask for certificates that plain HTTP does not need.
+        // Otherwise its SDK reads certificates, which plain HTTP does not need.
         command.env_remove("AWS_CA_BUNDLE").stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         processes.push((command.kill_on_drop(true).spawn()?, log));
     }

@@ -1,5 +1,5 @@
-//! Ours beside rclone's, in turns, on the server in memory and on Garage. Each turn has stores of its own: neither
-//! contestant finds what the other has written.
+//! Copyhold and rclone, in turns, with the stores in memory and with Garage. Each turn has its own stores: neither
+//! contestant finds the other's objects.
 
 use std::fmt::Write as _;
 
@@ -23,7 +23,7 @@ use crate::common::{
 };
 
 const TURNS: usize = 3;
-/// What rclone is tried with for large objects, besides what it does by itself.
+/// Settings of rclone for large objects, beside its defaults.
 const SETTINGS: [&[&str]; 4] = [
     &[],
     &["--s3-chunk-size", "16M", "--s3-upload-concurrency", "8"],
@@ -31,7 +31,7 @@ const SETTINGS: [&[&str]; 4] = [
     &["--s3-chunk-size", "16M", "--s3-upload-concurrency", "2", "--buffer-size", "64M"],
 ];
 
-/// What is copied.
+/// The objects to copy.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     name: &'static str,
@@ -56,7 +56,7 @@ impl Load {
     }
 }
 
-/// On the server in memory.
+/// Compares with the stores in memory.
 pub(super) async fn in_memory() -> anyhow::Result<()> {
     if has_rclone().await {
         contest(Load { name: "10-kib", objects: 10_000, bytes: 10 << 10 }, "memory", 2.0).await?;
@@ -65,7 +65,7 @@ pub(super) async fn in_memory() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// On three Garages.
+/// Compares with three Garage servers.
 pub(super) async fn on_garage() -> anyhow::Result<()> {
     let Some(version) = garage::version().await else {
         println!("-- C2 is not played on Garage, which is not installed");
@@ -120,7 +120,7 @@ async fn contest(load: Load, on: &str, rate: f64) -> anyhow::Result<()> {
     }
     let ours = Cost::median(&ours);
     let theirs = theirs.iter().map(|costs| Cost::median(costs));
-    // Cannot fail: there is at least one.
+    // Cannot fail: there is at least one run.
     let theirs = theirs.min_by(|one, other| one.seconds.total_cmp(&other.seconds)).expect("a contestant");
     println!("ours {}; rclone at its best {}", load.describe(ours), load.describe(theirs));
     at_least("C2", &format!("{}-rate-by-rclone-on-{on}", load.name), theirs.seconds / ours.seconds, rate);
@@ -128,7 +128,7 @@ async fn contest(load: Load, on: &str, rate: f64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where a turn is played: the source first.
+/// The buckets of a turn, the source first.
 struct TurnLocations {
     places: Vec<BucketLocation>,
     stores: Kind,
@@ -208,7 +208,7 @@ impl TurnLocations {
     }
 }
 
-/// Puts the objects into a source that cannot make them by itself.
+/// Uploads the objects to a source that cannot generate them.
 async fn fill(source: &BucketLocation, load: Load) -> anyhow::Result<()> {
     let signer = Presigner::for_place(source)?;
     let mut wire = RawConnection::connect(signer.address).await?;

@@ -1,4 +1,4 @@
-//! Ours beside the least that the same requests can cost, in turns.
+//! The cost of Copyhold and the minimal cost of the same requests, in turns.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::common::{
 };
 
 const TURNS: u32 = 3;
-/// As many as a daemon has workers.
+/// The number of a daemon's workers.
 const SMALL_AT_ONCE: usize = 32;
 const SMALL: u32 = 10_000;
 const SMALL_BYTES: u64 = 10 << 10;
@@ -29,9 +29,9 @@ pub(super) async fn play() -> anyhow::Result<()> {
     large().await
 }
 
-/// Which of those that take turns.
+/// The costs of each contestant, one per turn.
 #[derive(Default)]
-struct TurnOrder {
+struct TurnCosts {
     ours: Vec<Cost>,
     hashing: Vec<Cost>,
     plain: Vec<Cost>,
@@ -42,7 +42,7 @@ async fn small() -> anyhow::Result<()> {
     let stores = Stores::elsewhere_numbered(SMALL * TURNS, SMALL_BYTES).await?;
     let signer = Presigner::of(&stores)?;
     let mut ours = CopyholdDaemon::begin(&stores, "").await?;
-    let mut turns = TurnOrder::default();
+    let mut turns = TurnCosts::default();
     for turn in 0..TURNS {
         let numbers = turn * SMALL + 1..=(turn + 1) * SMALL;
         let keys: Vec<_> = numbers.clone().map(|i| format!("object-{i}")).collect();
@@ -76,7 +76,7 @@ async fn large() -> anyhow::Result<()> {
     let stores = Stores::elsewhere_numbered(LARGE * TURNS, LARGE_BYTES).await?;
     let signer = Arc::new(Presigner::of(&stores)?);
     let mut ours = CopyholdDaemon::begin(&stores, "").await?;
-    let mut turns = TurnOrder::default();
+    let mut turns = TurnCosts::default();
     for turn in 0..TURNS {
         let numbers = turn * LARGE + 1..=(turn + 1) * LARGE;
         let keys: Vec<_> = numbers.clone().map(|i| format!("object-{i}")).collect();
@@ -135,14 +135,14 @@ fn say_floor(stores: &Stores, before: f64, hashing: Hashing, cost: Cost) -> anyh
     Ok(())
 }
 
-/// Ours by the floor's.
+/// Copyhold's figures divided by the baseline's.
 struct RatioToBaseline {
     rate: f64,
     cpu: f64,
 }
 
-impl TurnOrder {
-    /// Prints the medians of all, and returns ours by those of the floor that hashes.
+impl TurnCosts {
+    /// Prints the medians of all, and returns Copyhold's divided by those of the hashing baseline.
     fn compare(&self, unit: &str, units: f64, scale: f64, each: &str) -> RatioToBaseline {
         let [ours, hashing, plain] = [&self.ours, &self.hashing, &self.plain].map(|costs| Cost::median(costs));
         for (name, cost) in [("ours", ours), ("the floor", hashing), ("the floor without hashes", plain)] {

@@ -1,5 +1,5 @@
-//! What one request costs the process that makes it: signed beforehand, signed by itself on a kept connection, and made
-//! by the SDK. The difference is what an HTTP client of our own could save.
+//! The cost of one request for its process: presigned, signed by the benchmark on a persistent connection, and made by
+//! the SDK. The difference is what a hand-written HTTP client could save.
 
 use std::{
     sync::{
@@ -38,7 +38,7 @@ enum RequestMode {
     Sdk,
 }
 
-/// What all workers do.
+/// The work of each worker.
 struct Work {
     signer: Presigner,
     stores: Stores,
@@ -74,7 +74,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
 }
 
 impl Work {
-    /// µs of CPU for each request.
+    /// Returns µs of CPU time per request.
     #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
     async fn spend(self: Arc<Self>, way: RequestMode, put: bool) -> anyhow::Result<f64> {
         self.made.store(0, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! A daemon killed at a random point of a large object, again and again: what its successor sends once more.
+//! A daemon is repeatedly killed at a random point of a large object: the bytes that its successor sends again.
 
 use std::{
     fmt::Write as _,
@@ -16,11 +16,11 @@ use crate::common::{environment::Environment, report::at_most, stores::Stores};
 
 const BYTES: u64 = 2 << 30;
 const KILLS: u32 = 20;
-/// A lease that is soon over, as how long the successor waits is not what is measured; but not so soon that a busy
-/// machine loses it, which would be another death.
+/// A short lease, because the successor's wait is not measured; but long enough that a busy machine does not lose it,
+/// which would count as another death.
 const SETTINGS: &str = "[lease]\ntimeout = \"8s\"\nheartbeat = \"1s\"\n[sweeper]\nevery = \"500ms\"\n";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// What a dead process had in its sockets has arrived when nothing has for so long.
+/// After this long without a byte, everything from a dead process's sockets has arrived.
 const QUIET: Duration = Duration::from_millis(300);
 
 pub(super) async fn play(seed: u64) -> anyhow::Result<()> {
@@ -73,7 +73,7 @@ fn uploaded(target: &BucketHandle) -> u64 {
     target.moved(Op::UploadPart).received
 }
 
-/// Bytes that each target was sent, once no more come.
+/// Returns the bytes that each target has received, once no more arrive.
 async fn until_quiet(targets: &[BucketHandle; 2]) -> [u64; 2] {
     let mut sent = targets.each_ref().map(uploaded);
     let mut since = Instant::now();
@@ -87,7 +87,7 @@ async fn until_quiet(targets: &[BucketHandle; 2]) -> [u64; 2] {
     sent
 }
 
-/// Bytes that the database knows to be at the target.
+/// Returns the bytes that the database has recorded as stored at the target.
 async fn recorded(stage: &Environment, key: &str, target: &str) -> anyhow::Result<u64> {
     let sql = format!(
         "SELECT coalesce(
@@ -97,7 +97,7 @@ async fn recorded(stage: &Environment, key: &str, target: &str) -> anyhow::Resul
      WHERE object_key = $1 AND replica = $2),
     0)"
     );
-    // The name of a replica of ours.
+    // The name of one of the benchmark's replicas.
     let bytes: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(key).bind(target).fetch_one(&stage.pool).await?;
     Ok(u64::try_from(bytes)?)
 }

@@ -1,4 +1,4 @@
-//! How much the stores serve: no figure of anything else can be higher.
+//! The throughput of the stores themselves, which bounds all other figures.
 
 use std::{
     sync::{
@@ -64,10 +64,10 @@ fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// One request, to be made again and again.
+/// One request, which is repeated.
 struct Request {
     url: Uri,
-    /// With its MD5; without one it is a GET.
+    /// The body of a PUT with its MD5; `None`: a GET.
     body: Option<(Frames, String)>,
 }
 
@@ -80,7 +80,7 @@ impl Request {
     }
 }
 
-/// Makes them in turn for some seconds; how many a second.
+/// Makes the requests in turn for some seconds; returns how many per second.
 async fn serve(
     stores: &Stores,
     signer: &Presigner,

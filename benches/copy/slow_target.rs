@@ -1,4 +1,4 @@
-//! What one target loses by another that has a hundredth of its bandwidth.
+//! How much throughput one target loses beside another that has a hundredth of its bandwidth.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 const OBJECTS: u32 = 4000;
 const BYTES: u64 = 48 << 20;
-/// Of one connection to the fast target: bandwidth is what is scarce, and not the cores that all of this shares.
+/// The bandwidth of one connection to the fast target: it is the bottleneck, not the cores that all processes share.
 const BYTES_PER_SECOND: u64 = 3_000_000;
-/// Stragglers may hold half of the memory: the other half is enough for all that the workers have under way, which is
-/// five objects of three parts. Else it would be the memory that is measured.
+/// Slow copies may hold half of the memory. The other half is enough for all work under way, five objects of three
+/// parts. Otherwise the memory would be measured.
 const SETTINGS: &str = "[workers]\ncount = 6\nreserved = 0\nmemory = \"512MiB\"\n";
-/// Until the first copies to the slow target are given up and tried again alone.
+/// The time until the daemon gives up the first copies to the slow target, and retries them alone.
 const SETTLE: Duration = Duration::from_secs(75);
 const TURN: Duration = Duration::from_secs(45);
 const TURNS: usize = 2;
@@ -39,8 +39,8 @@ pub(super) async fn play() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the fast target takes, in MB/s. With stores and a daemon of its own: what was begun for the slow one goes on for
-/// minutes after it is paused.
+/// Measures the throughput of the fast target in MB/s, with separate stores and a separate daemon: copies to the slow
+/// one continue for minutes after it is paused.
 async fn turn(alone: bool) -> anyhow::Result<f64> {
     let stores = Stores::here_as(&Stores::REPLICAS, &BucketOptions::digest_only()).await?;
     let (source, fast, slow) = (stores.bucket("b2")?, stores.bucket("scw")?, stores.bucket("wasabi")?);

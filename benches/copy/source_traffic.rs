@@ -1,4 +1,4 @@
-//! Bytes that the source sends by bytes of the objects, counted by the source.
+//! The ratio of bytes that the source sends to the bytes of the objects, counted by the source.
 
 use copyhold_sandbox::s3::{BucketOptions, Op, Synthetic};
 
@@ -7,7 +7,7 @@ use crate::common::{report::at_most, stores::Stores};
 
 const REPLICAS: [&str; 5] = ["b2", "wasabi", "scw", "r2", "garage"];
 const MIB: u64 = 1 << 20;
-/// How many of which size: below one part, about as large as one, and of many.
+/// The number of objects per size: below one part, about one part, and many parts.
 const OBJECTS: [(u32, u64); 7] =
     [(1, 0), (500, 10 << 10), (50, MIB), (4, 16 * MIB), (4, 16 * MIB + 1), (8, 100 * MIB), (1, 1000 * MIB)];
 
@@ -32,7 +32,7 @@ async fn with(targets: usize) -> anyhow::Result<()> {
         }
     }
     let mut ours = CopyholdDaemon::begin(&stores, "").await?;
-    // What it asks when it starts is not part of any copy.
+    // The daemon's requests at its start belong to no copy.
     source.forget_counts();
     let cost = ours.copy(&keys).await?.ours;
     let sent = source.moved(Op::GetObject).sent;

@@ -1,4 +1,4 @@
-//! Ten thousand PUTs that a store carried out and did not answer: how many copies are read again for them.
+//! Ten thousand PUTs that a store executed without an answer: how many copies are read again for them.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::common::{
 const OBJECTS: u32 = 12_000;
 const BYTES: u64 = 1024;
 const UNANSWERED: u64 = 10_000;
-/// So many PUTs at wasabi are carried out and not answered. The rest keeps its breaker shut.
+/// The share of PUTs that wasabi executes without an answer. The others keep its breaker closed.
 const CHANCE: f64 = 0.8;
 const WITHIN: Duration = Duration::from_mins(15);
 
@@ -44,7 +44,7 @@ pub(super) async fn play(seed: u64) -> anyhow::Result<()> {
     let missing = "SELECT count(*) FROM copyhold.object_copies WHERE wasabi IS NULL OR scw IS NULL OR lock IS NOT NULL";
     until_none(&stage, &mut daemon, missing, WITHIN).await?;
     let noted = stage.count("SELECT count(*) FROM copyhold.unsettled").await?;
-    // What nothing can arrive under any more is judged.
+    // Copies under which no write can arrive any more are judged.
     sqlx::query("UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1").execute(&stage.pool).await?;
     until_none(&stage, &mut daemon, "SELECT count(*) FROM copyhold.unsettled", WITHIN).await?;
     println!("{} PUTs were not answered; {noted} copies were noted", unanswered.strikes());

@@ -1,4 +1,5 @@
-//! Q5 and Q6: daemons that die all the time, stores that are away, and PUTs that are not answered. `ARGS='q5 --seed 7 --seconds 90'` plays one of them.
+//! Q5 and Q6: daemons that die all the time, unavailable stores, and PUTs without an answer.
+//! `ARGS='q5 --seed 7 --seconds 90'` runs one of them.
 
 mod lost_answers;
 mod registration_load;
@@ -21,7 +22,7 @@ pub async fn run(words: &[String]) -> anyhow::Result<()> {
     let all = !bars.contains(&true);
     play(async || {
         if all || bars[0] {
-            // Shows whether changed keys have to do with a finding.
+            // Shows whether a finding depends on changed keys.
             let never = words.iter().any(|word| word == "--keys-never-change");
             let lasts = Duration::from_secs(seconds);
             crash_proof(seed, lasts, if never { Keys::NeverChange } else { Keys::MayChange }).await?;

@@ -8,14 +8,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::common::{daemon::Daemon, environment::Environment};
 
-/// An application that registers objects at a steady rate, those of the stage in their order.
+/// An application that registers the objects of the environment in order, at a steady rate.
 #[derive(Default)]
 pub(super) struct Application {
     registered: AtomicU32,
     over: AtomicBool,
 }
 
-/// Objects that were registered within some time, by the numbers in their keys.
+/// The objects that were registered within some time, by the numbers in their keys.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     pub(super) first: u32,
@@ -23,7 +23,7 @@ pub(super) struct Span {
 }
 
 impl Application {
-    /// One object each time, until it is over.
+    /// Registers one object per interval, until the run ends.
     pub(super) async fn run(&self, stage: &Environment, every: Duration) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(every);
         while !self.over.load(Ordering::Relaxed) {
@@ -44,7 +44,7 @@ impl Application {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// Which were registered while so much time passed.
+    /// Waits this long and returns the objects that were registered meanwhile.
     pub(super) async fn during(&self, time: Duration) -> Span {
         let first = self.registered.load(Ordering::Relaxed) + 1;
         sleep(time).await;
@@ -57,7 +57,7 @@ impl Span {
         (self.last + 1).saturating_sub(self.first)
     }
 
-    /// Milliseconds from registration to the record at scw, of each of them, sorted.
+    /// Returns milliseconds from registration to the record at scw, for each of these objects, sorted.
     pub(super) async fn lags(self, stage: &Environment) -> anyhow::Result<Vec<f64>> {
         let sql = "SELECT ((scw - created_at) / 1000.0)::float8 FROM copyhold.object_copies
 WHERE object_key = ANY (SELECT 'object-' || i FROM generate_series($1::bigint, $2) i) AND scw IS NOT NULL ORDER BY 1";

@@ -1,4 +1,4 @@
-//! What one replica that is away, or slow, does to the others.
+//! How one unavailable or slow replica affects the others.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::common::{
 
 const BYTES: u64 = 1024;
 const EVERY: Duration = Duration::from_millis(20);
-/// Each time that a replica is away, and as long as it is well in between.
+/// The length of each outage of a replica, and of each healthy phase in between.
 const AWAY: Duration = Duration::from_secs(30);
 const DRAINED_WITHIN: Duration = Duration::from_mins(5);
 const MISSING: &str =
     "SELECT count(*) FROM copyhold.object_copies WHERE wasabi IS NULL OR scw IS NULL OR lock IS NOT NULL";
 const UPDATES: &str =
     "SELECT n_tup_upd FROM pg_stat_user_tables WHERE (schemaname, relname) = ('copyhold', 'object_copies')";
-/// The statistics are as old as that at most: a busy session tells of its work once a second, an idle one after ten.
+/// The greatest age of the statistics: a busy session reports its work once a second, an idle one after ten.
 const STATISTICS_LAG: Duration = Duration::from_secs(12);
 
 pub(super) async fn play() -> anyhow::Result<()> {
@@ -34,7 +34,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     slow_target().await
 }
 
-/// What the daemon has done so far.
+/// The daemon's work so far.
 struct Ledger {
     claimed: f64,
     probes: i64,
@@ -81,7 +81,7 @@ async fn target_away() -> anyhow::Result<()> {
                 after.probes,
                 drained.as_secs_f64()
             );
-            // Before the first failures are in, each worker may have begun one.
+            // Each worker may have begun a copy before the first failures are known.
             let few = f64::from(u32::try_from(after.probes)?) + 32.0;
             at_most("Q6", &format!("claims-for-a-target-away-{fault:?}"), beyond, few);
         }
@@ -132,8 +132,9 @@ async fn primary_away() -> anyhow::Result<()> {
     stores.end().await
 }
 
-/// The other's throughput while it never runs out of work, beside a slow target and, in turns, beside a paused one. It
-/// is as far away as a store usually is, so that workers are what is scarce, and not the cores that all of this shares.
+/// Measures the throughput of the other target, which never runs out of work, beside a slow target and, in turns,
+/// beside a paused one. The target has a usual latency, so that workers are scarce, and not the cores that all
+/// processes share.
 async fn slow_target() -> anyhow::Result<()> {
     const OBJECTS: u32 = 80_000;
     const TURN: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! A thousand readers that come back at once, each from somewhere in the last 100,000 events.
+//! A thousand readers that reconnect at once, each at another position in the last 100,000 events.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::common::{
 const EVENTS: i64 = 200_000;
 const WITHIN: i64 = 100_000;
 const READERS: usize = 1000;
-/// What one by itself would ask for at a time.
+/// The batch of a single reader.
 const PAGE: i64 = 512;
 const SHARE: f64 = 50.0;
 
@@ -39,7 +39,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     grounds.end().await
 }
 
-/// Events like those of a daemon.
+/// Appends events like a daemon's.
 async fn fill(ground: &BenchDatabase) -> anyhow::Result<()> {
     for first in (1..=EVENTS).step_by(1000) {
         let append = "SELECT copyhold.append_log(ARRAY(
@@ -53,7 +53,7 @@ async fn fill(ground: &BenchDatabase) -> anyhow::Result<()> {
 }
 
 async fn herd(ground: &BenchDatabase, config: &Config, turn: u32) -> anyhow::Result<()> {
-    // As a daemon that has just begun, whose ring is empty.
+    // As in a daemon that has just started, the ring is empty.
     let followed = FollowedLog::begin(ground, config, 16 << 20).await?;
     let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM copyhold.log ORDER BY id").fetch_all(&ground.pool).await?;
     let head = *ids.last().context("events")?;
@@ -85,7 +85,7 @@ async fn herd(ground: &BenchDatabase, config: &Config, turn: u32) -> anyhow::Res
     Ok(())
 }
 
-/// Where it began, and all that it got.
+/// The start of a reader, and the events that it got.
 async fn catch_up(log: Log, from: i64, head: i64) -> anyhow::Result<(i64, Vec<i64>)> {
     let mut reader = log.reader(Start::After(Cursor { id: from, epoch: None }), Filter::default())?;
     let mut got = Vec::new();

@@ -1,5 +1,5 @@
-//! What an object and an event wait for while something is wrong with the connection that listens, with PostgreSQL, or with
-//! another program: from their commit until the object's lease is seen by others, and the event by a reader over HTTP.
+//! How long objects and events wait during a fault of the listening connection, of PostgreSQL, or of another program:
+//! from their commit until the object's lease is visible, and until a reader over HTTP gets the event.
 
 use std::{
     sync::{
@@ -39,7 +39,7 @@ const UNNOTICED_MS: f64 = 6_100.0;
 const NOTICED_MS: f64 = 1_300.0;
 /// A silent connection is probed after 10 s, for 5 s.
 const UNTIL_NOTICED: Duration = Duration::from_secs(15);
-/// Between two attempts to connect, and for one.
+/// The time between two attempts to connect, and for one.
 const UNTIL_BACK_MS: f64 = 15_000.0;
 
 pub(super) async fn play() -> anyhow::Result<()> {
@@ -86,7 +86,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     stage.cluster().kill_server().await?;
     stage.cluster().restart().await?;
     let from = Instant::now();
-    // Waits that began before are the outage's own.
+    // Waits that began before belong to the outage.
     bars("restart", &load.since(from, Duration::from_secs(10)).await, NOTICED_MS);
     until_heard(&stage.pool).await?;
     println!("heard again {:.1} s after PostgreSQL's restart", from.elapsed().as_secs_f64());
@@ -105,7 +105,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
             std::fs::write(stage.config_path(), text.replace(&proxy.url(&url), &pooler.url(&url)))?;
             let daemon = stage.daemon().await?;
             address.send_replace(daemon.address()?);
-            // Its reader connects anew, and it begins to copy.
+            // Its reader reconnects, and the daemon begins to copy.
             load.during(Duration::from_secs(3)).await;
             bars("transaction-pooler", &load.during(Duration::from_secs(20)).await, NOTICED_MS);
             println!("through PgBouncer in transaction mode its word was \"{}\"", wakeup(&stage.pool).await?);
@@ -140,7 +140,7 @@ async fn wakeup(pool: &PgPool) -> anyhow::Result<String> {
     Ok(sqlx::query_scalar(word).fetch_one(pool).await?)
 }
 
-/// Waits until a listener is in order and the daemon has said that it sleeps.
+/// Waits until LISTEN works and the daemon has registered as idle.
 async fn until_heard(pool: &PgPool) -> anyhow::Result<()> {
     let heard = "SELECT EXISTS (SELECT FROM copyhold.daemons WHERE wakeup = 'notify' AND inbox_sleeping AND sleeping)";
     while !sqlx::query_scalar::<_, bool>(heard).fetch_one(pool).await? {
@@ -149,11 +149,11 @@ async fn until_heard(pool: &PgPool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An application that registers objects and appends events, one after the other, and sees how long each waits.
+/// An application that registers objects and appends events, one after the other, and measures how long each waits.
 struct Load {
     objects: Samples,
     events: Samples,
-    /// Events that the reader did not see in their turn, once each.
+    /// Events that the reader did not get in order, exactly once.
     wrong: Arc<AtomicI64>,
     stop: CancellationToken,
     tasks: JoinSet<anyhow::Result<u32>>,
@@ -161,7 +161,7 @@ struct Load {
     _reader: JoinSet<()>,
 }
 
-/// When each was committed, and what it waited, in milliseconds.
+/// The commit of each object or event, and its wait in milliseconds.
 #[derive(Clone, Default)]
 struct Samples(Arc<Mutex<Vec<(Instant, f64)>>>);
 
@@ -171,7 +171,7 @@ impl Samples {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((committed, waited));
     }
 
-    /// Of those committed in this time, sorted; waits until all of them are known.
+    /// Returns the waits of those committed in this time, sorted. Blocks until all of them are known.
     async fn between(&self, from: Instant, to: Instant) -> Vec<f64> {
         loop {
             let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -207,7 +207,7 @@ impl Load {
         (self.objects.between(from, to).await, self.events.between(from, to).await)
     }
 
-    /// All of it is there, once.
+    /// Checks that everything has arrived, exactly once.
     async fn end(mut self, stage: &Environment) -> anyhow::Result<()> {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
@@ -228,7 +228,7 @@ impl Load {
     }
 }
 
-/// Again and again while PostgreSQL is away; what was committed without an answer is taken for committed.
+/// Repeats an idempotent statement while PostgreSQL is unavailable: it may have been committed without an answer.
 async fn persistently(pool: &PgPool, sql: &'static str, bind: String) {
     while sqlx::query(sql).bind(&bind).execute(pool).await.is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -258,18 +258,18 @@ async fn register(pool: PgPool, samples: Samples, stop: CancellationToken) -> an
     Err(anyhow::anyhow!("all objects are registered")).context("the bench takes longer than it was made for")
 }
 
-/// The next after the last that was seen, from whichever daemon there is.
+/// Reads the events in order; after a lost connection it resumes after the last event, at the current daemon.
 async fn read(addresses: watch::Receiver<String>, seen: watch::Sender<i64>, wrong: Arc<AtomicI64>) {
     let mut after = 0;
     loop {
         let address = addresses.borrow().clone();
         if let Ok(mut stream) = TcpStream::connect(address).await {
-            // An answer to 1.0 is not in chunks.
+            // An answer to HTTP/1.0 is not chunked.
             let request = format!("GET /v1/events?after={after}&format=ndjson HTTP/1.0\r\nHost: localhost\r\n\r\n");
             let _ = stream.write_all(request.as_bytes()).await;
             let mut lines = BufReader::new(stream).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                // Of the answer's head, and of what says that it is quiet, nothing is an event.
+                // The answer's head and its keep-alive lines contain no event.
                 let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
                 let Some(id) = event["id"].as_i64() else { continue };
                 after = id;
@@ -290,7 +290,7 @@ async fn append(
     samples: Samples,
     stop: CancellationToken,
 ) -> anyhow::Result<u32> {
-    // Once, although it is sent again after an answer that was lost.
+    // Appended once, although it is sent again after a lost answer.
     let appends = "SELECT copyhold.append_event(jsonb_build_object('kind', 'bench', 'n', $1::int))
                    WHERE NOT EXISTS (SELECT FROM copyhold.log_inbox WHERE event_data ->> 'n' = $1)
                      AND NOT EXISTS (SELECT FROM copyhold.log WHERE event_data ->> 'kind' = 'bench' AND event_data ->> 'n' = $1)";

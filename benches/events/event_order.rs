@@ -1,4 +1,5 @@
-//! Every reader gets every event once and in order: 12 writers that sleep before they commit, 50 readers that come and go.
+//! Every reader gets every event once and in order: 12 writers that sleep before they commit, 50 readers that
+//! reconnect.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::common::{
 };
 
 const EVENTS: i64 = 1_000_000;
-/// So small that a reader that pauses falls out of it.
+/// So small that a pausing reader falls behind it.
 const BUFFER: usize = 1 << 20;
 const PLAY: GapTest = GapTest {
     writers: 12,
@@ -30,7 +31,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     let ground = grounds.make("e1").await?;
     let (_folder, config) = ground.configured(stores)?;
     copyhold_db::schema::migrate(&config).await?;
-    // The order of the commits counts here, not what the disk makes of them.
+    // Only the order of the commits counts here, not the disk.
     ground.execute("ALTER DATABASE e1 SET synchronous_commit = off").await?;
     let writers = PgPoolOptions::new().max_connections(12).connect(&ground.url).await?;
     let followed = FollowedLog::begin(&ground, &config, BUFFER).await?;

@@ -1,4 +1,4 @@
-//! A thousand readers of a real daemon over real sockets, at two thousand events a second; and what they cost.
+//! A thousand readers of a real daemon over real sockets, at two thousand events a second; and their cost.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ use crate::common::{
 
 const READERS: usize = 1000;
 const RATE: u32 = 2000;
-/// Of the writer; each commits so many hundredths of a second's events.
+/// Commits of the writer per second; the events are spread evenly over them.
 const COMMITS_PER_SECOND: u32 = 100;
 const FOR: Duration = Duration::from_secs(10);
 const P99_MILLIS: usize = 50;
@@ -59,7 +59,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     stage.end().await
 }
 
-/// What a reader that only waits takes of the daemon's memory.
+/// Measures the daemon's memory per reader that only waits.
 async fn idle(stage: &Environment, daemon: &Daemon) -> anyhow::Result<()> {
     let (before, _) = daemon.resident_mib()?;
     let board = Arc::new(CommitTimes::default());
@@ -79,9 +79,9 @@ async fn idle(stage: &Environment, daemon: &Daemon) -> anyhow::Result<()> {
 }
 
 struct ReaderStats {
-    /// Milliseconds from a commit to a reader's socket.
+    /// Milliseconds from a commit to the reader's socket.
     p99: usize,
-    /// The daemon's, without those of the appending client.
+    /// The daemon's statements, without those of the appending client.
     queries_per_second: f64,
     lacking: usize,
 }
@@ -89,7 +89,7 @@ struct ReaderStats {
 async fn fan_out(stage: &Environment, daemon: &Daemon, count: usize, rate: u32) -> anyhow::Result<ReaderStats> {
     let board = Arc::new(CommitTimes::default());
     let mut readers = Readers::begin(daemon, count, &board).await?;
-    // Until the tailer is at it, and the statistics of what was before have been written.
+    // Until the tailer has started, and the earlier statistics are written.
     sleep(Duration::from_secs(2)).await;
     let (cpu, transactions) = (daemon.cpu_seconds()?, transactions(stage).await?);
     let begun = Instant::now();
@@ -97,7 +97,7 @@ async fn fan_out(stage: &Environment, daemon: &Daemon, count: usize, rate: u32) 
     let took = begun.elapsed().as_secs_f64();
     let cpu = daemon.cpu_seconds()? - cpu;
     let mut lacking = readers.lacking(commits).await;
-    // What is late comes in the end.
+    // Late events arrive in the end.
     for _ in 0..100 {
         if lacking == 0 {
             break;
@@ -128,7 +128,7 @@ async fn transactions(stage: &Environment) -> anyhow::Result<i64> {
     stage.count("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()").await
 }
 
-/// Appends events like those of a daemon, each with the number of its commit; how many commits there were.
+/// Appends events like a daemon's, each with the number of its commit; returns the number of commits.
 async fn append(stage: &Environment, board: &CommitTimes, rate: u32) -> anyhow::Result<usize> {
     let sql = "SELECT copyhold.append_log(ARRAY(
         SELECT jsonb_build_object('n', $1, 'kind', 'object.copied', 'object_key', 'photos/2026/11/22/' || i, 'generation', i,
@@ -150,10 +150,10 @@ async fn append(stage: &Environment, board: &CommitTimes, rate: u32) -> anyhow::
 
 const COMMITS: usize = 4096;
 
-/// When what was committed, and how long after that readers had it.
+/// The time of each commit, and how long readers waited for it.
 struct CommitTimes {
     committed: Vec<OnceLock<Instant>>,
-    /// By milliseconds; the last one is for all that took longer.
+    /// The counts by milliseconds; the last one is for all longer waits.
     took: Vec<AtomicU64>,
     bytes: AtomicU64,
 }
@@ -169,7 +169,8 @@ impl Default for CommitTimes {
 }
 
 impl CommitTimes {
-    /// A reader has all events of these commits now. One that it has before its writer has heard of it took no time.
+    /// Records that a reader has all events of these commits now. A commit that the reader has before its writer has
+    /// the answer counts as 0.
     fn got(&self, commits: std::ops::Range<usize>) {
         let now = Instant::now();
         for commit in commits {
@@ -179,7 +180,7 @@ impl CommitTimes {
         }
     }
 
-    /// Milliseconds, rounded up.
+    /// Returns milliseconds, rounded up.
     fn percentile(&self, percent: u64) -> usize {
         let took: Vec<u64> = self.took.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let wanted = (took.iter().sum::<u64>() * percent).div_ceil(100);
@@ -218,14 +219,14 @@ impl Readers {
         Ok(Self(readers, commits))
     }
 
-    /// How many have not got all of so many commits.
+    /// Returns how many readers lack some of this many commits.
     async fn lacking(&mut self, commits: usize) -> usize {
         tokio::task::yield_now().await;
         self.1.iter().filter(|got| got.load(Ordering::Relaxed) < commits).count()
     }
 }
 
-/// Counts bytes and commits, and looks at nothing else.
+/// Counts bytes and commits only.
 async fn read(mut stream: TcpStream, board: Arc<CommitTimes>, got: Arc<AtomicUsize>) -> anyhow::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -235,13 +236,13 @@ async fn read(mut stream: TcpStream, board: Arc<CommitTimes>, got: Arc<AtomicUsi
         }
         board.bytes.fetch_add(read as u64, Ordering::Relaxed);
         if let Some(commit) = last_commit(&buffer[..read]) {
-            // An event of the next one may be on its way still, but none of this one's predecessors.
+            // Events of the next commit may still be under way, but none of the previous ones.
             board.got(got.swap(commit + 1, Ordering::Relaxed)..commit + 1);
         }
     }
 }
 
-/// The number in the last event of which all of it is there.
+/// Returns the number in the last complete event.
 fn last_commit(bytes: &[u8]) -> Option<usize> {
     const MARK: &[u8] = b"{\"n\": ";
     let mut end = bytes.len();

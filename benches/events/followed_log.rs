@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::common::database::BenchDatabase;
 
-/// A log that is followed in this process, with the connections of a daemon and one that listens.
+/// A log that this process follows, with a daemon's connection pool and one listening connection.
 pub struct FollowedLog {
     pub log: Log,
     pools: Pools,

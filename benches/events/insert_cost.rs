@@ -1,4 +1,4 @@
-//! What our trigger costs the application: its inserts per second with it, over those without.
+//! The cost of the trigger for the application: its inserts per second with it, relative to the rate without.
 
 use std::time::{Duration, Instant};
 
@@ -17,16 +17,16 @@ const DAEMONS: usize = 2;
 const TURNS: usize = 7;
 const EACH: Duration = Duration::from_secs(3);
 
-/// What daemons have said while the application inserts.
+/// The state of the daemons while the application inserts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
     /// There is no trigger.
     Without,
-    /// All work, and listen.
+    /// All daemons work, and listen.
     Busy,
-    /// All sleep, listen, and hear each insert.
+    /// All daemons are idle, listen, and get a notification for each insert.
     Sleeping,
-    /// `wakeup = "poll"`: none listens, and none ever says that it sleeps.
+    /// `wakeup = "poll"`: no daemon listens or registers as idle.
     Poll,
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
             daemons.push(queue.register_daemon("bench".to_owned(), Duration::from_hours(1)).await?.id);
         }
         let mut rates = Case::ALL.map(|case| (case, Vec::new()));
-        // In turns, so that whatever else the machine does, it does to all.
+        // In turns, so that other load of the machine affects all.
         for _ in 0..TURNS {
             for (case, rates) in &mut rates {
                 rates.push(turn(&stage, &daemons, *case).await?);
@@ -72,7 +72,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Inserts per second of all clients together, each a transaction of its own.
+/// Returns inserts per second of all clients together, each in its own transaction.
 async fn turn(stage: &Environment, daemons: &[DaemonId], case: Case) -> anyhow::Result<f64> {
     let queue = stage.queue();
     for daemon in daemons {

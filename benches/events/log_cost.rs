@@ -1,4 +1,4 @@
-//! What the log costs a daemon: objects claimed and completed per second with it, over those without.
+//! The cost of the log for a daemon: objects claimed and completed per second with it, relative to the rate without.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::common::{
 const OBJECTS: u32 = 400_000;
 const REPETITIONS: usize = 5;
 const AT_MOST: Duration = Duration::from_secs(8);
-/// Rows of one claim, and of one completion at most.
+/// Rows of one claim, and the most of one completion.
 const BATCH: usize = 128;
 const DAEMONS: usize = 2;
 
@@ -33,7 +33,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
         template.fill(stores, OBJECTS, "md5(i::text)", "true").await?;
         template.pool.close().await;
         let (mut with, mut without) = (Rates::default(), Rates::default());
-        // In turns, so that whatever else the machine does, it does to both.
+        // In turns, so that other load of the machine affects both.
         for _ in 0..REPETITIONS {
             for (rates, kinds) in [(&mut with, EventKinds::all()), (&mut without, EventKinds::none())] {
                 let ground = grounds.copy("e6").await?;
@@ -63,7 +63,7 @@ async fn contest(
         let pool = PgPoolOptions::new().max_connections(4).connect(&ground.url).await?;
         let names = config.replicas.iter().map(|r| r.name.clone()).collect();
         let queue = Database::with_events(pool, config.database.schema.clone(), names, kinds.clone());
-        // As in a daemon: what is claimed waits for the completer, and nothing is claimed ahead of it for long.
+        // As in a daemon: claims do not run far ahead of the completer.
         let (leases, done) = mpsc::channel(2 * BATCH);
         tasks.spawn(claim(queue.clone(), Arc::clone(&run), leases));
         tasks.spawn(complete(queue, Arc::clone(&run), done));

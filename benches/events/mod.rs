@@ -1,4 +1,4 @@
-//! E1 to E7: the event log, from the commit to the readers. `ARGS='e1 e3'` plays some of them.
+//! E1 to E7: the event log, from the commit to the readers. `ARGS='e1 e3'` runs some of them.
 
 mod catch_up;
 mod degraded_latency;
@@ -13,7 +13,7 @@ use anyhow::bail;
 
 use crate::common::play_bars;
 
-/// By label, in the order in which they are played.
+/// The bars by label, in the order in which they run.
 const BARS: [&str; 8] = ["e1", "e2", "e3", "e4", "herd", "e5", "e6", "e7"];
 
 pub async fn run(words: &[String]) -> anyhow::Result<()> {

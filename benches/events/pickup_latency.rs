@@ -1,5 +1,6 @@
-//! How long a new object waits until an idle daemon has it: from the commit of the application's insert until its lease is
-//! seen, by one clock, too long by one look at most (1 ms and a round trip); and, as `herd`, what it costs if there are eight.
+//! How long a new object waits for an idle daemon: from the commit of the application's insert until its lease is
+//! visible, by one clock, too long by one query at most (1 ms and a round trip). As `herd`: the cost with eight idle
+//! daemons.
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,11 @@ use crate::common::{
 
 const WARM_UP: u32 = 20;
 const MEASURED: u32 = 200;
-/// Each waits for a poll.
+/// Objects per run without notifications; each waits for a poll.
 const WITHOUT_NOTICE: u32 = 12;
 const HERD: usize = 8;
 const COUNTED: u32 = 100;
-/// Between two objects whose statements are counted.
+/// The time between two objects whose statements are counted.
 const EVERY: Duration = Duration::from_millis(100);
 
 pub(super) async fn play() -> anyhow::Result<()> {
@@ -38,7 +39,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
         sqlx::raw_sql("ALTER TABLE copyhold.object_copies DISABLE TRIGGER wake_sleepers").execute(&stage.pool).await?;
         let waits = pick_ups(&stage, 1, &mut next, WITHOUT_NOTICE).await?;
         tell(&format!("{name}, notices lost"), &waits);
-        // Five seconds, and a fifth more at most.
+        // The poll interval is five seconds, and a fifth more at most.
         at_most("E4", &format!("longest-ms-notices-lost-{name}"), percentile(&waits, 100), 6_100.0);
         sqlx::raw_sql("ALTER TABLE copyhold.object_copies ENABLE TRIGGER wake_sleepers").execute(&stage.pool).await?;
 
@@ -49,7 +50,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     polling().await
 }
 
-/// What it costs that all of them are notified.
+/// Measures the cost of notifying all daemons.
 pub(super) async fn herd() -> anyhow::Result<()> {
     let stores = Stores::here().await?;
     stores.fill(WARM_UP + MEASURED + 2 * COUNTED, 1024)?;
@@ -94,7 +95,8 @@ fn tell(what: &str, waits: &[f64]) {
     );
 }
 
-/// Milliseconds, sorted, of all but the first few if there are many; each when everything is idle again.
+/// Returns milliseconds, sorted, without the first few if there are many. Each object is inserted when everything is
+/// idle.
 async fn pick_ups(stage: &Environment, sleepers: usize, next: &mut u32, objects: u32) -> anyhow::Result<Vec<f64>> {
     let mut waits = Vec::new();
     for i in 0..objects {
@@ -132,7 +134,7 @@ async fn pick_up(stage: &Environment, i: u32) -> anyhow::Result<Duration> {
     Ok(committed.elapsed())
 }
 
-/// Transactions in the database per object that is registered while all are idle, above those without any.
+/// Returns transactions per object that is registered while all daemons are idle, above the number without objects.
 async fn statements(stage: &Environment, daemons: usize, next: &mut u32) -> anyhow::Result<f64> {
     stage.until_idle(i64::try_from(daemons)?).await?;
     let idle = transactions(stage, async || {
@@ -154,7 +156,7 @@ async fn statements(stage: &Environment, daemons: usize, next: &mut u32) -> anyh
 }
 
 async fn transactions(stage: &Environment, during: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
-    // Idle sessions tell what they did after ten seconds.
+    // Idle sessions report their statistics after ten seconds.
     const TOLD: Duration = Duration::from_secs(12);
     let count = "SELECT (xact_commit + xact_rollback)::float8 FROM pg_stat_database WHERE datname = current_database()";
     tokio::time::sleep(TOLD).await;

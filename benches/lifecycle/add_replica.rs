@@ -1,5 +1,5 @@
-//! A replica is added to a large table while the queue works, the application inserts, and another transaction has read
-//! the table and stays open: how long is a claim or an INSERT held up beyond what it takes without the migration?
+//! A replica is added to a large table while the queue works, the application inserts, and another transaction that has
+//! read the table stays open: how much longer do claims and INSERTs take than without the migration?
 
 use std::{
     collections::BTreeMap,
@@ -26,17 +26,17 @@ use crate::common::{
     stores::Stores,
 };
 
-/// Of which one in a hundred lacks its copies.
+/// Rows of the table, of which one in a hundred lacks its copies.
 const ROWS: u32 = 10_000_000;
 const BASELINE: Duration = Duration::from_secs(30);
 /// How long the other transaction stays open after it has read the table.
 const OPEN: Duration = Duration::from_secs(20);
 const BATCH: usize = 32;
 const INSERTERS: usize = 2;
-/// What a statement of the workload may take longer than any does without the migration.
+/// How much longer a statement may take than any statement without the migration.
 const LIMIT_MS: f64 = 100.0;
 
-/// What one statement of the workload took, and when it began.
+/// The start and the duration of one statement of the workload.
 #[derive(Debug, Clone, Copy)]
 struct StatementTime {
     what: &'static str,
@@ -44,14 +44,14 @@ struct StatementTime {
     ms: f64,
 }
 
-/// What the workload shares.
+/// The state that the workload's tasks share.
 struct Work {
     over: AtomicBool,
     inserted: AtomicU64,
     took: Mutex<Vec<StatementTime>>,
 }
 
-/// `ROWS` in the environment: another number of rows.
+/// The environment variable `ROWS` sets another number of rows.
 pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     let rows = match std::env::var("ROWS") {
         Ok(rows) => rows.parse().context("ROWS is a number of rows")?,
@@ -82,7 +82,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     grounds.end().await
 }
 
-/// The configuration with one replica more.
+/// Returns the configuration with one more replica.
 fn with_cold(folder: &tempfile::TempDir, stores: &Stores) -> anyhow::Result<Config> {
     let path = folder.path().join("copyhold.toml");
     let text = std::fs::read_to_string(&path)?;
@@ -105,7 +105,7 @@ async fn copy(queue: Database, work: Arc<Work>) -> anyhow::Result<()> {
         }
         let reports: Vec<_> = leases.into_iter().map(|lease| recorded(&queue, lease)).collect();
         match work.timed("completion", queue.complete(&reports)).await {
-            // Left to the end of its lease, as a daemon would not.
+            // Left to expire, unlike in a daemon.
             Err(error) if !error.is_lock_timeout() => return Err(error.into()),
             _ => {}
         }
@@ -150,17 +150,17 @@ impl Work {
     }
 }
 
-/// What the migration was seen to do.
+/// What was observed of the migration.
 struct MigrationTrace {
     took: Duration,
-    /// When, and in what statement it was.
+    /// The time and the running statement of each observation.
     statements: Vec<(Instant, String)>,
-    /// The strongest locks on the table that it held or wanted, and in how many looks of how many.
+    /// The strongest locks on the table that the migration held or waited for, each with its number of observations.
     locks: BTreeMap<String, u32>,
     looks: u32,
 }
 
-/// Migrates while another transaction that has read the table is open.
+/// Migrates while another transaction that has read the table stays open.
 async fn migrate_beside_a_reader(ground: &BenchDatabase, config: &Config) -> anyhow::Result<MigrationTrace> {
     let mut reader = ground.connect().await?;
     let mut transaction = reader.begin().await?;

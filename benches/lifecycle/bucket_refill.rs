@@ -1,4 +1,4 @@
-//! A bucket that was lost, a secondary's and then the primary's, is filled again from the others, byte for byte.
+//! A lost bucket, a secondary's and then the primary's, is filled again from the others, byte for byte.
 
 use tokio::time::Instant;
 
@@ -45,7 +45,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     stores.end().await
 }
 
-/// Objects that are what they were, in every bucket.
+/// Returns the objects that have their content in every bucket.
 fn identical(stores: &Stores) -> anyhow::Result<u64> {
     let mut identical = 0;
     for i in 1..=OBJECTS {

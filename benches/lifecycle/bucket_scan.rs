@@ -24,12 +24,12 @@ use crate::common::{
 };
 use crate::queue::copyhold_queue;
 
-/// Keys of the listing; `L2_OBJECTS` names another number, for a smaller machine.
+/// Keys of the listing; `L2_OBJECTS` sets another number, for a smaller machine.
 const OBJECTS: u64 = 5_000_000;
-/// A fifth of them, to see whether memory depends on their number.
+/// A fifth of the keys, to show whether memory depends on their number.
 const FEWER: u64 = 5;
 const PER_FOLDER: u64 = 25_000;
-/// What the queue has to do meanwhile: more than it can.
+/// The backlog of the queue meanwhile: more than it can copy.
 const BACKLOG: u32 = 1_000_000;
 const TURN: Duration = Duration::from_secs(8);
 const TURNS: usize = 3;
@@ -54,7 +54,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     grounds.end().await
 }
 
-/// What a scan took.
+/// The cost of a scan.
 struct ScanCost {
     took: Duration,
     peak_mib: f64,
@@ -66,7 +66,7 @@ fn per_second(objects: u64, took: Duration) -> f64 {
     objects / took.as_secs_f64()
 }
 
-/// The command, as fast as it can.
+/// Runs the command without a rate limit.
 fn command(folder: &Path) -> anyhow::Result<Child> {
     let mut command = Command::new(process::program());
     command.arg("--config").arg(folder.join("copyhold.toml")).args([
@@ -79,7 +79,7 @@ fn command(folder: &Path) -> anyhow::Result<Child> {
     Ok(command.spawn()?)
 }
 
-/// Its document, and its peak of memory in MiB.
+/// Returns the command's document, and its peak memory in MiB.
 async fn ended(mut scan: Child) -> anyhow::Result<(Value, f64)> {
     let id = scan.id().context("the scan ended at once")?;
     let mut output = scan.stdout.take().context("no pipe to the scan")?;
@@ -132,7 +132,7 @@ async fn migrated(grounds: &DatabaseServer, stores: &Stores, name: &str) -> anyh
     Ok(ground)
 }
 
-/// The least that registering can cost: the same rows with the same indexes, in one statement and one transaction.
+/// Measures the minimal cost of registering: the same rows with the same indexes, in one statement and one transaction.
 async fn bare(grounds: &DatabaseServer, stores: &Stores, objects: u64) -> anyhow::Result<Duration> {
     let ground = migrated(grounds, stores, "bare").await?;
     let begun = Instant::now();
@@ -149,13 +149,13 @@ async fn bare(grounds: &DatabaseServer, stores: &Stores, objects: u64) -> anyhow
     Ok(took)
 }
 
-/// Killed at any time, and gone on with.
+/// Kills scans at random times, and resumes them.
 async fn killed(grounds: &DatabaseServer, stores: &Stores, objects: u64) -> anyhow::Result<()> {
     let ground = migrated(grounds, stores, "killed").await?;
     let (folder, _) = ground.configured(stores)?;
     for kill in 1..=KILLS {
         let mut scan = command(folder.path())?;
-        // At any time: within a page, between two, or while it is entered.
+        // At any time: within a page, between two, or while a page is written.
         let share = i64::try_from(objects)? * i64::from(kill) / i64::from(KILLS + 1);
         while ground.count("SELECT coalesce(sum(registered), 0)::bigint FROM copyhold.scan_parts").await? < share {
             ensure!(scan.try_wait()?.is_none(), "it ended before it was killed");
@@ -163,7 +163,7 @@ async fn killed(grounds: &DatabaseServer, stores: &Stores, objects: u64) -> anyh
         }
         tokio::time::sleep(Duration::from_micros(rand::random_range(0..20_000))).await;
         scan.kill().await?;
-        // The result is not awaited here.
+        // The next scan does not wait until the killed one's hold expires.
         ground.execute("UPDATE copyhold.scans SET held_until = NULL").await?;
     }
     let (report, _) = ended(command(folder.path())?).await?;
@@ -179,16 +179,16 @@ async fn killed(grounds: &DatabaseServer, stores: &Stores, objects: u64) -> anyh
     grounds.clear(ground).await
 }
 
-/// Who else is on the machine.
+/// The other load of the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Contention {
     None,
     Scan,
-    /// Processes that compute and do nothing else: what the share of the CPU explains.
+    /// Processes that only compute: they show the effect of a smaller share of the CPU.
     Burners,
 }
 
-/// The queue, that claims and completes, beside a scan of another part of the table.
+/// Runs claims and completions beside a scan of another part of the table.
 async fn beside(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result<()> {
     let template = grounds.make("beside").await?;
     template.fill(stores, BACKLOG, "'backlog-' || md5(i::text)", "true").await?;
@@ -227,20 +227,20 @@ async fn beside(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Two processors' worth of nothing.
+/// Starts a process that only computes.
 fn burner() -> anyhow::Result<Child> {
     let mut command = Command::new("sh");
     command.args(["-c", "while :; do :; done"]).stdin(Stdio::null()).kill_on_drop(true);
     Ok(command.spawn()?)
 }
 
-/// What the queue did, and the CPU that it and its sessions took for it.
+/// Returns the work of the queue, and the CPU time that it and its sessions took.
 async fn turn(
     ground: &BenchDatabase,
     stores: &Stores,
 ) -> anyhow::Result<(crate::common::comparison::ComparisonResult, f64)> {
     let pids: Vec<i32> = {
-        // All of the pool's, which stay.
+        // All sessions of the pool, which stay open.
         let mut connections = Vec::new();
         for _ in 0..crate::common::database::CONNECTIONS {
             connections.push(ground.pool.acquire().await?);

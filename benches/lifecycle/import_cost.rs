@@ -1,4 +1,4 @@
-//! What taking over another program's table costs, by the least that it can: one INSERT … SELECT of all of it.
+//! The cost of importing another program's table, relative to the minimum: one INSERT … SELECT of all rows.
 
 use std::{env, time::Duration};
 
@@ -13,16 +13,16 @@ use crate::common::{
     stores::Stores,
 };
 
-/// Of the essay's shape; `L5_ROWS` names another number, for a smaller machine.
+/// Rows of the essay's table; `L5_ROWS` sets another number, for a smaller machine.
 const ROWS: u32 = 5_000_000;
-/// Keys in no order of the table's own, one copy in forty missing at each target.
+/// Makes the table: keys in random physical order, one copy in forty missing at each target.
 const TABLE: &str =
     "CREATE TABLE public.object_copies (object_key text, b2 bigint, wasabi bigint, scw bigint, lock bigint);
     INSERT INTO public.object_copies
     SELECT md5(i::text), t, CASE WHEN i % 41 > 0 THEN t END, CASE WHEN i % 37 > 0 THEN t END
       FROM generate_series(1, {rows}) i, LATERAL (SELECT 1704067200000000 + 1000::bigint * i) AS v(t);
     ALTER TABLE public.object_copies ADD PRIMARY KEY (object_key)";
-/// The same rows as the command makes of them, in one statement and one transaction.
+/// Makes the same rows as the command, in one statement and one transaction.
 const BARE: &str =
     "INSERT INTO copyhold.object_copies (object_key, created_at, b2, due_b2, wasabi, due_wasabi, scw, due_scw)
     SELECT object_key, b2, b2, b2, wasabi, b2, scw, b2 FROM public.object_copies";
@@ -38,7 +38,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     copyhold_db::schema::migrate(&config).await?;
     ground.execute(TABLE.replace("{rows}", &rows.to_string())).await?;
     let (mut bare, mut ours) = (Duration::MAX, Duration::MAX);
-    // In turns, so that whatever else the machine does, it does to both; the better of two each.
+    // In turns, so that other load of the machine affects both; the better of two runs counts.
     for _ in 0..2 {
         clear(&ground).await?;
         let begun = Instant::now();
@@ -73,7 +73,7 @@ pub(super) async fn play(stores: &Stores) -> anyhow::Result<()> {
     grounds.end().await
 }
 
-/// Our table as it is before the first row, and what was read or written before on the disk.
+/// Empties Copyhold's table, and has earlier writes on disk before the next run.
 async fn clear(ground: &BenchDatabase) -> anyhow::Result<()> {
     ground.execute("TRUNCATE copyhold.object_copies").await?;
     ground.execute("VACUUM ANALYZE public.object_copies").await?;

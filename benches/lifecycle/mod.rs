@@ -1,4 +1,4 @@
-//! L1 to L5: objects come in, replicas come and go. `ARGS='l5'` plays one of them.
+//! L1 to L5: objects are imported and scanned, replicas are added and replaced. `ARGS='l5'` runs one of them.
 
 mod add_replica;
 mod bucket_refill;
@@ -10,7 +10,7 @@ use anyhow::bail;
 
 use crate::common::play_bars;
 
-/// By label, in the order in which they are played.
+/// The bars by label, in the order in which they run.
 const BARS: [&str; 5] = ["l1", "l2", "l3", "l4", "l5"];
 
 pub async fn run(words: &[String]) -> anyhow::Result<()> {

@@ -1,4 +1,5 @@
-//! Promotions back and forth under load: nothing is lost, nothing copied twice, and copies come as soon as without them.
+//! Promotions back and forth under load: no object is lost or copied twice, and copies are as fast as without
+//! promotions.
 
 use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
 
@@ -19,10 +20,10 @@ use crate::common::{
 };
 
 const DAEMONS: usize = 2;
-/// What an application uploads.
+/// The size of the objects that the application uploads.
 const BYTES: u64 = 10 << 10;
 const EVERY: Duration = Duration::from_millis(10);
-/// Stretches with promotions, each beside one without; and how many promotions one has.
+/// Runs with promotions, each beside one without; and the promotions of one run.
 const STRETCHES: usize = 4;
 const PROMOTIONS: usize = 10;
 const STRETCH: Duration = Duration::from_secs(10);
@@ -37,13 +38,13 @@ pub(super) async fn play() -> anyhow::Result<()> {
     for _ in 0..DAEMONS {
         daemons.push(stage.daemon().await?);
     }
-    // Both have something, so that either can be the primary.
+    // Both replicas hold an object, so that either can be the primary.
     let mut uploaded = Uploaded::new();
     load(&stage, &stores, "first", Duration::from_millis(200), &mut uploaded).await?;
     until_everywhere(&stage).await?;
 
     let (mut promotions, mut lags) = (0, [Vec::new(), Vec::new()]);
-    // In turns, so that whatever else the machine does, it does to both.
+    // In turns, so that other load of the machine affects both.
     for stretch in 0..STRETCHES {
         for (of, with) in [false, true].into_iter().enumerate() {
             let prefix = format!("{}-{stretch}", if with { "with" } else { "without" });
@@ -97,7 +98,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
     stores.end().await
 }
 
-/// Uploads to the primary of each moment, and names its column, as an application does that knows it.
+/// Uploads to the current primary and names its column, as an application does that knows the primary.
 async fn load(
     stage: &Environment,
     stores: &Stores,
@@ -115,7 +116,7 @@ async fn load(
         let primary = primary(stage).await?;
         let bytes = synthetic::bytes(uploaded.len() as u64, 0..BYTES);
         stores.bucket(&primary)?.put(&key, bytes);
-        // The name is one of ours.
+        // The name is one of the constants here.
         let insert = format!(
             "INSERT INTO copyhold.object_copies (object_key, {primary}) VALUES ($1, copyhold.now_utc_micro_seconds())"
         );
@@ -130,7 +131,7 @@ async fn primary(stage: &Environment) -> anyhow::Result<String> {
     Ok(sqlx::query_scalar(sql).fetch_one(&stage.pool).await?)
 }
 
-/// To and fro, at even distances; how often.
+/// Promotes to and fro, at even intervals; returns how often.
 async fn promote(stage: &Environment, over: &CancellationToken) -> anyhow::Result<u64> {
     let mut promoted = 0;
     let distance = STRETCH / u32::try_from(PROMOTIONS)?;
@@ -147,7 +148,7 @@ async fn promote(stage: &Environment, over: &CancellationToken) -> anyhow::Resul
     Ok(promoted)
 }
 
-/// Runs the real program to a good end.
+/// Runs the real program, which must succeed.
 pub(super) async fn run(config: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(process::program());
     command.arg("--config").arg(config).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
@@ -157,7 +158,7 @@ pub(super) async fn run(config: &Path, arguments: &[&str]) -> anyhow::Result<Str
     Ok(said)
 }
 
-/// Waits until all that is registered is everywhere.
+/// Waits until all registered objects are everywhere.
 pub(super) async fn until_everywhere(stage: &Environment) -> anyhow::Result<()> {
     let left = "SELECT count(*) FROM copyhold.object_copies
                  WHERE b2 IS NULL OR wasabi IS NULL OR scw IS NULL OR lock IS NOT NULL";
@@ -167,7 +168,7 @@ pub(super) async fn until_everywhere(stage: &Environment) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// ms from registration to the last copy.
+/// Returns ms from registration to the last copy.
 async fn lags_of(stage: &Environment, prefix: &str) -> anyhow::Result<Vec<f64>> {
     let sql = "SELECT ((greatest(b2, wasabi, scw) - created_at) / 1e3)::double precision FROM copyhold.object_copies
                 WHERE object_key LIKE $1 || '-%'";

@@ -1,4 +1,4 @@
-//! The ways in which one object goes wrong, at a target and at the source.
+//! The kinds of faults of one object, at a target and at the source.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use copyhold_sandbox::s3::Fault;
 /// One way in which objects fail.
 pub(super) struct Kind {
     pub name: &'static str,
-    /// What happens to the PUTs of some objects; `None`: it happens at the source alone.
+    /// The fault of some objects' PUTs; `None`: this kind occurs only at the source.
     pub at_target: Option<Fault>,
     /// What happens to the GETs of such an object at the source; `None`: nothing.
     pub at_source: Option<Fault>,
-    /// The class that such an object waits or is parked with, at a target and at the source.
+    /// The failure class of such an object, at a target and at the source.
     pub class: [&'static str; 2],
     /// True: a third of all objects fails, at the head of the lane. False: some objects fail.
     pub prefix: bool,
@@ -35,7 +35,7 @@ pub(super) fn all() -> Vec<Kind> {
         same("403-denied", Fault::access_denied(), "denied"),
         same("400-page", Fault::proxy_page(400), "refused"),
         same("301", Fault::proxy_page(301), "misconfigured"),
-        // Where the bucket is there, what is missing at a source is the object.
+        // If the bucket exists, a 404 of the source means that the object is missing.
         Kind { class: ["misconfigured", "gone"], ..same("404-page", Fault::proxy_page(404), "") },
         same("411", Fault::answer(411, "MissingContentLength"), "misconfigured"),
         same("413", Fault::proxy_page(413), "refused"),

@@ -1,4 +1,4 @@
-//! How long healthy objects take beside those that a store answers strangely, and what becomes of these.
+//! How long healthy objects take beside faulty ones, and how the faulty ones end.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use crate::common::{
 };
 
 const BYTES: u64 = 10 << 10;
-/// As many as there are in 12,000 with 20: closer together they would be another story.
+/// The same density as 20 in 12,000: a higher one would be another case.
 const ONE_IN: u32 = 600;
-/// What is left of the poison has its reason by then: requests that are never answered are given up after a minute.
+/// By then every faulty object has its reason on record: requests without an answer are given up after a minute.
 const REASONS_WITHIN: Duration = Duration::from_mins(3);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const TIMES_AS_LONG: f64 = 1.2;
 
-/// The objects of one round: the first ones in the order of registration may have a prefix of their own.
+/// The objects of one round; the first registered ones may have their own prefix.
 struct Objects {
     first: u32,
     count: u32,
@@ -35,7 +35,7 @@ impl Objects {
     }
 }
 
-/// Seconds that so many objects take where all are healthy.
+/// Measures the seconds that this many objects take if all are healthy.
 pub(super) async fn without(count: u32) -> anyhow::Result<f64> {
     let objects = Objects { first: count / 3, count };
     let (stores, stage) = begin(&objects).await?;
@@ -49,7 +49,7 @@ pub(super) async fn without(count: u32) -> anyhow::Result<f64> {
     Ok(seconds)
 }
 
-/// `baseline`: seconds without poison.
+/// Measures one kind. `baseline`: seconds without faulty objects.
 pub(super) async fn play(kind: &Kind, count: u32, baseline: f64) -> anyhow::Result<()> {
     let objects = Objects { first: count / 3, count };
     let (stores, stage) = begin(&objects).await?;
@@ -115,8 +115,8 @@ async fn register(stage: &Environment, objects: &Objects) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Seconds until all that is healthy is on record everywhere, by the database's clock. What goes wrong at the target is
-/// healthy at the other one.
+/// Returns the seconds until all healthy copies are recorded, by the database's clock. An object that is faulty at one
+/// target is healthy at the other.
 async fn until_copied(stage: &Environment, at_target: &[String], at_source: &[String]) -> anyhow::Result<f64> {
     let lacks = "SELECT count(*) FROM copyhold.object_copies
                  WHERE NOT object_key = ANY ($2) AND (wasabi IS NULL OR scw IS NULL AND NOT object_key = ANY ($1))";
@@ -128,7 +128,7 @@ async fn until_copied(stage: &Environment, at_target: &[String], at_source: &[St
     Ok(sqlx::query_scalar(took).bind(at_target).bind(at_source).fetch_one(&stage.pool).await?)
 }
 
-/// How many of the others have no reason of the expected class on record by the end of their time.
+/// Returns how many faulty objects have no failure of the expected class on record at the end of their time.
 async fn until_explained(
     stage: &Environment,
     kind: &Kind,

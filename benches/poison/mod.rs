@@ -1,6 +1,6 @@
-//! P1: one object never stops a replica, and a replica at fault charges no object.
+//! P1: one object never stops a replica, and a failing replica counts against no object.
 //!
-//! `ARGS='--objects 600'` plays with fewer objects; `ARGS='--kind 501 --kind quota'` plays some of the kinds.
+//! `ARGS='--objects 600'` runs with fewer objects; `ARGS='--kind 501 --kind quota'` runs some of the kinds.
 
 mod fault_kinds;
 mod faulty_objects;
@@ -10,7 +10,7 @@ use crate::common::play;
 use anyhow::Context as _;
 
 const OBJECTS: u32 = 12_000;
-/// A baseline is measured anew after so many kinds: the machine may not be the same by then.
+/// The baseline is measured again after this many kinds, because the load of the machine may have changed.
 const BASELINE_EVERY: usize = 4;
 
 pub async fn run(words: &[String]) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! The reverse: a whole store goes wrong, which is seen at once, charged to no object, and over with one probe.
+//! A whole store fails: the daemon detects it at once, charges no object, and ends it with one probe.
 
 use std::time::{Duration, Instant};
 
@@ -11,21 +11,21 @@ use crate::common::{
 };
 
 const BYTES: u64 = 10 << 10;
-/// How long it stays so.
+/// The length of the outage.
 const OUTAGE: Duration = Duration::from_secs(10);
 const OPEN_WITHIN_S: f64 = 5.0;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Something that never comes is to be told.
+/// The time limit of each wait.
 const AT_MOST: Duration = Duration::from_mins(2);
 
-/// One way in which a whole store goes wrong.
+/// One kind of outage.
 pub(super) struct Outage {
     pub name: &'static str,
     fault: Fault,
     when: When,
 }
 
-/// All of them, in their order.
+/// Returns all kinds, in order.
 pub(super) fn all() -> Vec<Outage> {
     let puts = || When::op(Op::PutObject);
     vec![
@@ -70,7 +70,7 @@ pub(super) async fn play(outage: &Outage, count: u32) -> anyhow::Result<()> {
     at_most("P1", &format!("seconds-to-open-{}", outage.name), opened_after, OPEN_WITHIN_S);
     at_most("P1", &format!("charged-{}", outage.name), charged, 0);
     at_most("P1", &format!("failures-recorded-{}", outage.name), recorded, 0);
-    // One may have begun before the store was well.
+    // One attempt may have begun before the store was healthy.
     at_most("P1", &format!("failed-probes-since-{}", outage.name), failed_since, 1);
     daemon.end().await?;
     stage.end().await?;
@@ -83,7 +83,7 @@ async fn failed_probes(stage: &Environment) -> anyhow::Result<i64> {
 
 async fn until(stage: &Environment, query: &str) -> anyhow::Result<()> {
     let begun = Instant::now();
-    // Made of numbers and of words of this file.
+    // The statement consists of numbers and of words of this file.
     while !sqlx::query_scalar::<_, bool>(sqlx::AssertSqlSafe(query)).fetch_one(&stage.pool).await? {
         anyhow::ensure!(begun.elapsed() < AT_MOST, "never came true: {query}");
         tokio::time::sleep(LOOK_EVERY).await;

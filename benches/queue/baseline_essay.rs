@@ -1,4 +1,4 @@
-//! The table, the indexes and the statement of the essay that this queue comes from, one row per claim as there.
+//! The baseline: table, indexes and statement of the essay that this queue comes from, with one row per claim.
 
 use std::sync::Arc;
 
@@ -18,18 +18,18 @@ LIMIT 1
 FOR UPDATE SKIP LOCKED)
 RETURNING object_key, wasabi, scw";
 
-/// The essay tells of no statement for it; none could be simpler.
+/// The essay has no statement for completion; this is the simplest one.
 const COMPLETE: &str = "UPDATE object_copies
 SET wasabi = now_utc_micro_seconds(), scw = now_utc_micro_seconds(), lock = NULL WHERE object_key = $1";
 
-/// Whether scans of the table begin where the last one was, as PostgreSQL does unless told otherwise.
+/// Whether a scan of the table begins where the last one was, which is PostgreSQL's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scans {
     Synchronized,
     FromTheBeginning,
 }
 
-/// The same objects in the essay's table.
+/// Makes the essay's table with the same objects.
 pub(super) async fn fill(ground: &BenchDatabase, rows: u32, key: &str, missing: &str) -> anyhow::Result<()> {
     ground
         .execute(format!(
@@ -58,7 +58,7 @@ pub(super) async fn play(
     }
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
-        // New ones, which begin with the setting.
+        // New connections begin with the setting.
         connections.push(ground.connect().await?);
     }
     let run = goal.begin();

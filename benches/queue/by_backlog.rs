@@ -1,4 +1,4 @@
-//! Claim and complete against the essay's statement and indexes, by backlog.
+//! Claims and completions compared with the essay's statement and indexes, by backlog.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::common::{
 const ROWS: u32 = 2_000_000;
 const KEY: &str = "md5(i::text)";
 const REPETITIONS: usize = 3;
-/// Time of measurement for a backlog that is not drained.
+/// The measuring time for a backlog that is not drained.
 const MEASURED_FOR: Duration = Duration::from_secs(8);
-/// Time limit for draining a backlog; a slower contestant is measured by what it did until then.
+/// The time limit for draining a backlog; a slower contestant is measured by its work until then.
 const DRAINED_WITHIN: Duration = Duration::from_secs(90);
 
-/// Which rows are missing, drawn from a seed: about so many, at random places.
+/// Returns an SQL condition for the missing rows: about this many, at random positions from a seed.
 fn at_random(seed: u32, backlog: u32) -> String {
     format!("(hashint8extended(i, {seed}) & 1073741823) < {}", u64::from(backlog) * 1_073_741_824 / u64::from(ROWS))
 }
@@ -33,7 +33,7 @@ pub(super) async fn play(grounds: &DatabaseServer, stores: &Stores) -> anyhow::R
     by_backlog(grounds, stores).await
 }
 
-/// Drained to nothing.
+/// Measures both contestants with 1,000 missing rows, drained completely.
 async fn a_thousand(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result<()> {
     let missing = at_random(7, 1_000);
     let (ours, essay) = both(grounds, stores, "1k", &missing, DRAINED_WITHIN, Scans::Synchronized).await?;
@@ -57,7 +57,7 @@ async fn behind_done_rows(grounds: &DatabaseServer, stores: &Stores) -> anyhow::
     Ok(())
 }
 
-/// Our own rate, at 10,000 drained and at 1,000,000 for a while.
+/// Measures Copyhold's rate, with 10,000 objects drained and with 1,000,000 for a while.
 async fn by_backlog(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result<()> {
     let (mut few, mut many) = (Rates::default(), Rates::default());
     for (name, backlog) in [("few", 10_000), ("many", 1_000_000)] {
@@ -81,7 +81,7 @@ async fn by_backlog(grounds: &DatabaseServer, stores: &Stores) -> anyhow::Result
     Ok(())
 }
 
-/// Both on the same objects, in turns, each time on a fresh copy.
+/// Runs both contestants on the same objects, in turns, each time on a fresh copy.
 async fn both(
     grounds: &DatabaseServer,
     stores: &Stores,

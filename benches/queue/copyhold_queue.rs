@@ -22,7 +22,7 @@ use crate::common::{
 /// Rows of one claim, and of one completion.
 const BATCH: usize = 128;
 
-/// Claims and completes with our own library, as a daemon does it but for the copies, with several claimers at once.
+/// Claims and completes with Copyhold's library, as a daemon does but without copies, with several claimers at once.
 pub(crate) async fn play(
     ground: &BenchDatabase,
     stores: &Stores,
@@ -53,7 +53,7 @@ pub(crate) async fn play(
     Ok(run.score())
 }
 
-/// One claimer and its floor, as in a daemon.
+/// One claimer and its low-water mark, as in a daemon.
 pub(super) struct Claimer {
     queue: Database,
     daemon: Daemon,
@@ -73,12 +73,12 @@ impl Claimer {
         Ok(claimed)
     }
 
-    /// How long to wait after nothing was found; not for long, because others may have done the rest.
+    /// The wait after an empty claim; short, because other claimers may have done the rest.
     fn pause(&self) -> Duration {
         self.low_water_mark.until_beginning(Instant::now()).clamp(Duration::from_millis(1), Duration::from_millis(100))
     }
 
-    /// Records all of them at both targets; returns how many.
+    /// Records all claimed objects at both targets; returns how many.
     pub(super) async fn complete(&self, leases: Vec<Lease>) -> anyhow::Result<u64> {
         let targets = || self.queue.replicas().iter().filter(|r| r.as_str() != "b2");
         let source = ReplicaName::new("b2")?;
@@ -103,14 +103,15 @@ impl Claimer {
         let objects = reports.len() as u64;
         while !reports.is_empty() {
             let answers = match self.queue.complete(&reports).await {
-                // The log's lock was held for long, by another completion that had to wait for a processor: as a daemon does.
+                // Retried as in a daemon: another completion held the log's lock for long, while it waited for a
+                // processor.
                 Err(error) if error.is_lock_timeout() => continue,
                 answers => answers?,
             };
             if let Some((key, ..)) = answers.iter().find(|(.., answer)| *answer == FencedWrite::Superseded) {
                 bail!("the lease of {key} was lost although there is no other daemon");
             }
-            // Another claim came too late for the row and has it in hand until it ends.
+            // Another claim came too late for the row, and locks it until its transaction ends.
             let busy = |report: &Report| {
                 answers.iter().any(|(k, _, answer)| *answer == FencedWrite::RowLocked && *k == report.key)
             };

@@ -1,5 +1,5 @@
-//! What one object costs PostgreSQL in a claim and in a completion: buffers touched and bytes of WAL, from the server's
-//! own counters. `ARGS=cost` of two builds is compared with each other.
+//! The cost of one object in a claim and in a completion: buffers touched and bytes of WAL, by PostgreSQL's own
+//! counters. Run `ARGS=cost` with two builds to compare them.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use super::copyhold_queue::Claimer;
 use crate::common::{database::DatabaseServer, environment::Disk, stores::Stores};
 
 const OBJECTS: u32 = 12_800;
-/// Rows of one claim, and of one completion: as many as small objects bring together, and few.
+/// Rows of one claim and of one completion: the number for small objects, and few.
 const BATCHES: [usize; 2] = [64, 8];
-/// Pages that are written whole after a checkpoint would hide the rest.
+/// Without full-page writes, which would hide the other WAL after a checkpoint.
 const SETTINGS: [(&str, &str); 4] = [
     ("shared_preload_libraries", "pg_stat_statements"),
     ("full_page_writes", "off"),
@@ -40,7 +40,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
         for statement in STATEMENTS {
             let sql = "SELECT (sum(shared_blks_hit + shared_blks_read) / $2)::double precision,
        (sum(wal_bytes) / $2)::double precision, sum(calls)::bigint
-  FROM pg_stat_statements WHERE query LIKE '%queue::' || $1 || '%'";
+  FROM pg_stat_statements WHERE query LIKE '%lease::' || $1 || '%'";
             let counted: (f64, f64, i64) =
                 sqlx::query_as(sql).bind(statement).bind(i64::from(OBJECTS)).fetch_one(&ground.pool).await?;
             let (buffers, wal, calls) = counted;

@@ -14,7 +14,7 @@ use crate::common::{
     stores::Stores,
 };
 
-/// All of them missing, so that they last for a minute.
+/// All objects are missing, so that the work lasts for a minute.
 const ROWS: u32 = 2_000_000;
 const MEASURED_FOR: Duration = Duration::from_mins(1);
 const TEMPLATE: &str = "pinned";
@@ -81,7 +81,7 @@ impl Pin {
     }
 }
 
-/// Until a million rows are done, if the minute was too short for that, and then lets go of the others.
+/// Works until a million rows are done, if the minute was too short for that, and then drops the others.
 async fn drain(ground: &BenchDatabase, stores: &Stores) -> anyhow::Result<()> {
     let done = ground.count("SELECT count(wasabi) FROM copyhold.object_copies").await?;
     let rest = u64::try_from((1_000_000 - done).max(0))?;
@@ -90,11 +90,11 @@ async fn drain(ground: &BenchDatabase, stores: &Stores) -> anyhow::Result<()> {
     if score.objects < rest {
         bail!("a million rows could not be drained: {score}");
     }
-    // What is left is a backlog that no daemon could find nothing in: it is not wanted any more.
+    // The remaining copies are no longer wanted, because a daemon with a backlog is never idle.
     ground.execute("UPDATE copyhold.object_copies SET due_wasabi = NULL, due_scw = NULL WHERE wasabi IS NULL").await
 }
 
-/// A daemon whose lanes are full of dead entries, and one object after the other; returns the per cent of its claims
+/// Gives a daemon whose lanes are full of dead entries one object after the other. Returns the percentage of its claims
 /// that took no more than 10 ms.
 async fn after_the_drain(ground: &BenchDatabase, stores: &Stores) -> anyhow::Result<f64> {
     let (folder, config) = ground.configured(stores)?;
@@ -129,7 +129,7 @@ async fn after_the_drain(ground: &BenchDatabase, stores: &Stores) -> anyhow::Res
         all - quick
     );
 
-    // The same floor, seen one claim at a time.
+    // The same again, one claim at a time.
     let (queue, lane) = ground.queue(&config)?;
     let lease = Duration::from_mins(10);
     let mut claimer = Claimer::new(queue.clone(), queue.register_daemon("bench".to_owned(), lease).await?, lane);

@@ -1,8 +1,8 @@
-//! Q1 to Q4: the queue at the sizes where others break; and what a claim and a completion cost PostgreSQL.
-//! `ARGS='q1 q3'` plays some of them.
+//! Q1 to Q4: the queue at large sizes; and the cost of a claim and of a completion.
+//! `ARGS='q1 q3'` runs some of them.
 //!
-//! Ratios in one run, against named baselines: the table, the indexes and the statement of the essay that the queue
-//! comes from, and ourselves on a small backlog.
+//! The bars are ratios within one run, to named baselines: the table, the indexes and the statement of the essay that
+//! the queue comes from, and Copyhold with a small backlog.
 
 mod baseline_essay;
 mod by_backlog;

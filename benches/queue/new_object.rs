@@ -1,4 +1,4 @@
-//! An object that is uploaded in the middle of a backfill that keeps every other worker busy.
+//! How long a new object waits during a backfill that keeps every other worker busy.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::common::{
 };
 
 const BACKFILL: u32 = 1_000_000;
-/// Of the backfill, more than are copied meanwhile.
+/// The objects of the backfill, more than are copied meanwhile.
 const THERE: u32 = 40_000;
 const BYTES: u64 = 1024;
-/// So far away that a worker is busy for long with each object.
+/// The stores' latency, so high that each object keeps a worker busy for long.
 const DISTANCE: Duration = Duration::from_millis(200);
 const FRESH: u32 = 240;
 const EVERY: Duration = Duration::from_millis(250);

@@ -20,13 +20,13 @@ use crate::common::{
 
 const FEW: u32 = 10_000;
 const MANY: u32 = 10_000_000;
-/// Small, so that ten thousand are enough for a thousand claims.
+/// A small batch, so that ten thousand objects are enough for a thousand claims.
 const ROWS: usize = 8;
-/// Objects that are there to be copied, more than are.
+/// Objects to copy, more than the run copies.
 const THERE: u32 = 30_000;
 const BYTES: u64 = 1024;
 const CLAIMS: usize = 1_000;
-/// In turns, so that both see the same noise.
+/// Claims of one turn. The tables take turns, so that both see the same noise.
 const CLAIMS_A_TURN: usize = 50;
 const DAEMON_WORKS_FOR: Duration = Duration::from_secs(25);
 const DISTANCE: Duration = Duration::from_millis(200);
@@ -43,7 +43,7 @@ pub(super) async fn play(grounds: &DatabaseServer) -> anyhow::Result<()> {
     }
     println!("{MANY} rows were made in {:.0} s", begun.elapsed().as_secs_f64());
     let few = grounds.copy("few").await?;
-    // It is too big to be copied for nothing.
+    // The table is too large for a copy that is not needed.
     let many = grounds.open("many")?;
     claims(&few, &many, &stores).await?;
     grounds.clear(few).await?;
@@ -91,7 +91,8 @@ async fn claims(few: &BenchDatabase, many: &BenchDatabase, stores: &Stores) -> a
     Ok(())
 }
 
-/// The same daemon on both, its targets, which are empty, so far away that it is never idle; `status` beside the second.
+/// Runs the same daemon on both tables. Its empty targets have such a latency that it is never idle. `status` runs
+/// beside the second.
 async fn daemons(
     (few, its_stores): (&BenchDatabase, &Stores),
     (many, others): (&BenchDatabase, &Stores),
@@ -145,8 +146,8 @@ async fn status(ground: &BenchDatabase, folder: &TempDir) -> anyhow::Result<()> 
     took.sort_by(f64::total_cmp);
     println!("status at {MANY} missing: p50 {:.0} ms, longest {:.0} ms", percentile(&took, 50), percentile(&took, 100));
     at_most("Q3", "status-p95-ms", percentile(&took, 95), 200.0);
-    // Counting takes a fiftieth of the time, and is looked after every two seconds or so. The rows of one count are
-    // written one after the other, so that the last one tells how long it took.
+    // Counting takes a fiftieth of the time, and starts about every two seconds. The rows of one count are
+    // written one after the other, so the last one shows how long it took.
     let age = "SELECT (1000 * extract(epoch FROM max(now() - as_of))
                       / extract(epoch FROM greatest(interval '2 s', max(took) * 50) + interval '2.4 s' + max(took)))::bigint
                FROM copyhold.backlog";

@@ -40,7 +40,8 @@ const PATIENCE: Duration = Duration::from_mins(5);
 const UNHURRIED: &str = "[lease]\ntimeout = \"1h\"\nheartbeat = \"1s\"\n";
 const TEMPLATE: &str = "template_copyhold";
 
-/// The cluster outlives each test's own runtime. It is never stopped: its guardian does that when this process ends.
+/// The cluster outlives each test's own runtime. It is never stopped: its process guard does that when this process
+/// ends.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 static DATABASES: AtomicUsize = AtomicUsize::new(0);
@@ -194,8 +195,8 @@ impl Harness {
         eventually(query, holds).await;
     }
 
-    /// Has so many objects copied, one after another, each while the daemon sleeps, and sees that a notice has woken it for
-    /// some of them. The time it takes proves nothing: without notifications the poll finds them too.
+    /// Has so many objects copied, one after another, each while the daemon sleeps, and sees that a notice has woken it
+    /// for some of them. The time it takes proves nothing: without notifications the poll finds them too.
     pub async fn copied_by_notice(&self, daemon: &DaemonProcess, prefix: &str, objects: usize) {
         const WOKEN: &str = "Woken by a notification\n";
         let before = daemon.logged(WOKEN);

@@ -1,11 +1,11 @@
-//! Why there is no PostgreSQL of our own.
+//! The errors of starting a private PostgreSQL cluster.
 
 use std::{
     fmt, io,
     path::{Path, PathBuf},
 };
 
-/// Why there is no cluster.
+/// Why a cluster could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     #[error(
@@ -40,7 +40,7 @@ impl SandboxError {
         move |source| Self::Process { program, source }
     }
 
-    /// What the log of a server, or of initdb, says about its end.
+    /// The end of the log of a server, or of initdb.
     pub(crate) fn of_log(log: String, folder: &Path, port: u16, what: &'static str) -> Self {
         if log.contains("No space left on device") {
             Self::DiskFull { folder: folder.to_path_buf() }
@@ -52,7 +52,7 @@ impl SandboxError {
     }
 }
 
-/// No place for a folder, with what was tried.
+/// No folder could be made, with the places that were tried.
 #[derive(Debug, thiserror::Error)]
 #[error("no folder for temporary files{}\nset TMPDIR to a folder with a short path that every user may write to", as_list(.0))]
 pub struct NoFolder(pub(crate) Vec<(PathBuf, String)>);

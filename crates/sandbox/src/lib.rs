@@ -1,5 +1,5 @@
-//! PostgreSQL and S3 in a box, for the demo, the tests and the benchmarks.
-//! Never part of a daemon at work.
+//! Private PostgreSQL and S3 servers, for the demo, the tests and the benchmarks.
+//! No daemon in production uses it.
 
 pub mod demo;
 mod error;

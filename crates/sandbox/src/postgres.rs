@@ -1,8 +1,8 @@
 //! A private PostgreSQL cluster in a temporary folder.
 //!
 //! Its processes and its folder are gone when [`Cluster::stop`] returns, and soon after the
-//! end of the process that started it, whatever ended that: a guardian process sees to it.
-//! It never touches a cluster that is on the machine already.
+//! end of the process that started it, whatever ended that: a guard process does that.
+//! It never touches an existing cluster of the machine.
 
 mod binaries;
 #[cfg(test)]
@@ -33,27 +33,27 @@ use super::{
 };
 use binaries::Binaries;
 
-/// What the guardian calls initdb and then the server: one at a time.
+/// The guard's name for initdb and then for the server: one at a time.
 const PROGRAM: &str = "postgres";
 /// The superuser of every cluster here.
 const SUPERUSER: &str = "postgres";
-/// Recovery after a kill included.
+/// Includes recovery after a kill.
 const START_MAY_TAKE: Duration = Duration::from_mins(2);
 /// Ports are found by asking for a free one, which another process may take before the server does.
 const PORTS_TO_TRY: usize = 5;
 
-/// How a cluster is to be. The default is as PostgreSQL ships: durable, 100 connections.
+/// The options of a cluster. The default is PostgreSQL's: durable, 100 connections.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// `false`: no fsync and no full pages. For tests, whose data need not survive a failure of the machine.
-    /// Commits stay synchronous: tests kill the server and go on with what was committed.
+    /// Commits stay synchronous: tests kill the server and continue with the committed state.
     pub durable: bool,
     pub max_connections: u16,
     /// The port on 127.0.0.1; `None`: any free one.
     pub port: Option<u16>,
-    /// Where the cluster's folder is made; `None`: the system's folder for temporary files.
+    /// The folder in which the cluster's folder is made; `None`: the system's folder for temporary files.
     pub parent: Option<PathBuf>,
-    /// Further settings as in postgresql.conf, which win over the above.
+    /// Further settings as in postgresql.conf, which override the ones above.
     pub settings: Vec<(String, String)>,
 }
 
@@ -64,8 +64,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Fast, with connections enough for many tests at once. A killed server loses nothing that was committed;
-    /// a machine that fails may lose everything.
+    /// Returns options for a fast cluster, with enough connections for many tests at once. A killed server loses
+    /// nothing that was committed; a machine that fails may lose everything.
     #[must_use]
     pub fn for_tests() -> Self {
         Self { durable: false, max_connections: 300, ..Self::default() }
@@ -84,7 +84,7 @@ impl Options {
 pub struct Cluster {
     binaries: Binaries,
     account: Option<SystemUser>,
-    guardian: ProcessGuard,
+    guard: ProcessGuard,
     /// `None` after [`Cluster::kill_server`].
     server: Option<Child>,
     port: u16,
@@ -97,11 +97,11 @@ impl Cluster {
     pub async fn start(options: Options) -> Result<Self, SandboxError> {
         let binaries = Binaries::find().await?;
         let account = SystemUser::if_root()?;
-        let guardian = ProcessGuard::start(options.parent.as_deref(), "copyhold-pg", account.as_ref()).await?;
+        let guard = ProcessGuard::start(options.parent.as_deref(), "copyhold-pg", account.as_ref()).await?;
         let mut cluster = Self {
             binaries,
             account,
-            guardian,
+            guard,
             server: None,
             port: options.port.unwrap_or_default(),
             password: format!("{:032x}", rand::random::<u128>()),
@@ -114,30 +114,30 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// For this database, over TCP, as superuser.
+    /// Returns the URL of this database, over TCP, as superuser.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
-    /// For this database, through the socket, as superuser.
+    /// Returns the URL of this database, through the socket, as superuser.
     pub fn socket_url(&self, database: &str) -> String {
         self.socket_url_as(SUPERUSER, database)
     }
 
-    /// For this database, through the socket, as any role that may log in; none needs a password there.
+    /// Returns the URL of this database, through the socket, as any role that may log in; none needs a password there.
     pub fn socket_url_as(&self, role: &str, database: &str) -> String {
         let folder = self.folder().display().to_string().replace('/', "%2F");
         format!("postgres://{role}@{folder}:{}/{database}", self.port)
     }
 
-    /// On 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Everything that the cluster has on disk.
+    /// Returns the folder that holds everything that the cluster has on disk.
     pub fn folder(&self) -> &Path {
-        self.guardian.folder()
+        self.guard.folder()
     }
 
     /// Creates a database, as a copy of `template` if given, which must have no connections.
@@ -146,23 +146,23 @@ impl Cluster {
         self.execute(format!("CREATE DATABASE {} TEMPLATE {}", quoted(name), quoted(template))).await
     }
 
-    /// Drops a database together with its connections, if it is there.
+    /// Drops a database together with its connections, if it exists.
     pub async fn drop_database(&self, name: &str) -> Result<(), SandboxError> {
         self.execute(format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).await
     }
 
-    /// Ends the server at once, as a crash would: what was committed stays, connections break.
+    /// Ends the server at once, as a crash would: committed data stays, connections break.
     pub async fn kill_server(&mut self) -> Result<(), SandboxError> {
         let Some(server) = &mut self.server else { return Ok(()) };
         // SIGQUIT is what PostgreSQL calls an immediate shutdown. Killing it harder would leave
         // its shared memory behind.
         if let Some(pid) = server.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
-            // It may have ended by itself.
+            // The server may have ended by itself.
             let _ = kill_process(pid, Signal::QUIT);
         }
         server.wait().await.map_err(SandboxError::process("postgres"))?;
         self.server = None;
-        self.guardian.forget(PROGRAM);
+        self.guard.forget(PROGRAM);
         Ok(())
     }
 
@@ -172,16 +172,16 @@ impl Cluster {
         self.start_server().await
     }
 
-    /// Ends the server and removes all that was on disk; returns when both is done.
+    /// Ends the server and removes its files; returns when both are done.
     pub async fn stop(mut self) -> Result<(), SandboxError> {
-        // Its data goes anyway: no time is spent on a checkpoint.
+        // Its data is removed anyway, so no checkpoint is needed.
         self.kill_server().await?;
-        self.guardian.dismiss().await.map_err(SandboxError::process("the sandbox's guardian"))
+        self.guard.dismiss().await.map_err(SandboxError::process("the sandbox's guard"))
     }
 
     /// Returns the last lines of the server's log, for error messages.
     pub fn log_tail(&self) -> String {
-        self.guardian.log_tail(PROGRAM)
+        self.guard.log_tail(PROGRAM)
     }
 
     async fn create(&mut self) -> Result<(), SandboxError> {
@@ -196,7 +196,7 @@ impl Cluster {
         let launched = self.launch(&self.binaries.initdb(), &arguments);
         let mut initdb = launched.map_err(SandboxError::process("initdb"))?;
         let status = initdb.wait().await.map_err(SandboxError::process("initdb"))?;
-        self.guardian.forget(PROGRAM);
+        self.guard.forget(PROGRAM);
         if status.success() {
             return Ok(());
         }
@@ -236,12 +236,12 @@ impl Cluster {
 
     fn launch(&self, program: &Path, arguments: &[String]) -> io::Result<Child> {
         let account = self.account.as_ref();
-        self.guardian.launch(PROGRAM, End::Quit, program, account, |command| {
+        self.guard.launch(PROGRAM, End::Quit, program, account, |command| {
             command.args(arguments);
         })
     }
 
-    /// Asks through the socket, where no other server can answer in its place.
+    /// Connects through the socket, where no other server can answer in its place.
     async fn until_it_answers(&mut self) -> Result<(), SandboxError> {
         let deadline = Instant::now() + START_MAY_TAKE;
         let options = self.admin_options();
@@ -249,7 +249,7 @@ impl Cluster {
             let server = self.server.as_mut().expect("just started");
             if server.try_wait().map_err(SandboxError::process("postgres"))?.is_some() {
                 self.server = None;
-                self.guardian.forget(PROGRAM);
+                self.guard.forget(PROGRAM);
                 let log = self.log_tail();
                 return Err(SandboxError::of_log(log, self.folder(), self.port, "PostgreSQL ended while it started"));
             }

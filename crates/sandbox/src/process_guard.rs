@@ -1,4 +1,4 @@
-//! A temporary folder and the processes that work in it, none of which outlives us.
+//! A temporary folder and the processes that work in it. None of them outlives this process.
 
 use std::{
     env, fs, io,
@@ -16,8 +16,8 @@ use super::{
     system_user::{SystemUser, command},
 };
 
-/// A shell that outlives us by the moment it takes to end those processes and remove the folder.
-/// It runs as the user that they run as, and made the folder as that user: so it can do both.
+/// A shell that outlives this process by the moment it takes to end those processes and remove the folder.
+/// It runs as the user of those processes, and made the folder as that user: so it can do both.
 #[derive(Debug)]
 pub(super) struct ProcessGuard {
     process: Child,
@@ -26,16 +26,16 @@ pub(super) struct ProcessGuard {
     folder: PathBuf,
 }
 
-/// How a process is ended when we cannot do it any more.
+/// How the guard ends a process when this process is gone.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
-    /// What PostgreSQL calls an immediate shutdown.
+    /// SIGQUIT: PostgreSQL's immediate shutdown.
     Quit,
     Kill,
 }
 
 impl ProcessGuard {
-    /// Makes a folder `NAME-…` in the given one, or else in the first that will do.
+    /// Makes a folder `NAME-…` in the given one, or else in the first suitable one.
     pub(super) async fn start(
         parent: Option<&Path>,
         name: &str,
@@ -48,7 +48,7 @@ impl ProcessGuard {
         let mut tried = Vec::new();
         for candidate in candidates {
             match Self::start_in(&candidate, name, account).await {
-                Ok(guardian) => return Ok(guardian),
+                Ok(guard) => return Ok(guard),
                 Err(why) => tried.push((candidate, why)),
             }
         }
@@ -86,8 +86,8 @@ impl ProcessGuard {
         &self.folder
     }
 
-    /// Runs a program whose process the guardian will end. `name` is its own among those that run here;
-    /// what it says is added to the log of that name.
+    /// Runs a program whose process the guard will end. `name` is unique among the running ones;
+    /// its output is appended to the log of that name.
     pub(super) fn launch(
         &self,
         name: &str,
@@ -96,7 +96,7 @@ impl ProcessGuard {
         account: Option<&SystemUser>,
         dress: impl FnOnce(&mut Command),
     ) -> io::Result<Child> {
-        // The process is known to the guardian before it is more than a shell.
+        // The guard knows the process before it is more than a shell.
         let script = r#"umask 077; echo "$2 $$" >"$0/$1.pid" && exec >>"$0/$1.log" 2>&1 && shift 2 && exec "$@""#;
         let end = match end {
             End::Quit => "QUIT",
@@ -109,9 +109,9 @@ impl ProcessGuard {
         sh.spawn()
     }
 
-    /// After the process of that name was waited for: its number may soon be another's.
+    /// Forgets the process of that name, which was waited for: its number may soon be another's.
     pub(super) fn forget(&self, name: &str) {
-        // Without the folder there is nothing to forget.
+        // Without the folder there is no entry to remove.
         let _ = fs::remove_file(self.folder.join(name).with_extension("pid"));
     }
 
@@ -129,7 +129,7 @@ impl ProcessGuard {
         self.process.kill().await.unwrap();
     }
 
-    /// Lets it end what still runs and remove the folder, and waits for that.
+    /// Has the guard end the running processes and remove the folder, and waits for that.
     pub(super) async fn dismiss(mut self) -> io::Result<()> {
         drop(self.pipe);
         let status = self.process.wait().await?;

@@ -4,7 +4,7 @@ use tokio::process::Command;
 
 use super::error::SandboxError;
 
-/// The system's user that a PostgreSQL cluster runs as when we are root, whom PostgreSQL refuses.
+/// The system's user that a PostgreSQL cluster runs as if this process is root, which PostgreSQL refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SystemUser {
     pub(super) name: String,
@@ -13,7 +13,7 @@ pub(super) struct SystemUser {
 }
 
 impl SystemUser {
-    /// `None` if we are an ordinary user and need no other. Root becomes `postgres` or else `nobody`.
+    /// Returns `None` for an ordinary user, who needs no other. Root becomes `postgres` or else `nobody`.
     pub(super) fn if_root() -> Result<Option<Self>, SandboxError> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
@@ -34,21 +34,21 @@ impl SystemUser {
     }
 }
 
-/// A command of that user in a process group of its own, so that Ctrl-C does not reach it,
-/// and without libpq's variables, which would lead it astray.
+/// Makes a command of that user in a process group of its own, so that Ctrl-C does not reach it,
+/// and without libpq's variables, which would point it to another server.
 pub(super) fn command(program: impl AsRef<OsStr>, account: Option<&SystemUser>) -> Command {
     let mut command = Command::new(program);
-    // The user may not be allowed to be where we are.
+    // The user may have no right to the current folder.
     command.current_dir(Path::new("/")).process_group(0);
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PG") {
             command.env_remove(name);
         }
     }
-    // Messages in English, as we look for some; and initdb need not search for the zone.
+    // Messages are in English, because some are parsed; and initdb need not search for the zone.
     command.env("LC_ALL", "C").env("TZ", "UTC");
     if let Some(SystemUser { uid, gid, .. }) = account {
-        // Also gives up root's further groups.
+        // Also drops root's supplementary groups.
         command.uid(*uid).gid(*gid);
     }
     command

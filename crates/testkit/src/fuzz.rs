@@ -1,4 +1,4 @@
-//! What the fuzz targets of the parsers assert: each takes any bytes, and panics only where a parser is wrong.
+//! The assertions of the parsers' fuzz targets: each takes any bytes, and panics only if a parser is wrong.
 //!
 //! `fuzz/` runs these functions on inputs that libFuzzer invents, `tests/it/fuzz_corpus.rs` on the corpus.
 
@@ -8,7 +8,7 @@ use copyhold::{config, http};
 use copyhold_core::domain::Cursor;
 use copyhold_s3::store;
 
-/// A position in the event log: what is read is written again as the same position.
+/// A position in the event log: a parsed position is formatted as the same position.
 pub fn cursor(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match text.parse::<Cursor>() {
@@ -20,7 +20,7 @@ pub fn cursor(data: &[u8]) {
     }
 }
 
-/// The query of `GET /v1/events`: it is accepted, or refused with a sentence.
+/// The query of `GET /v1/events`: it is accepted, or refused with a message.
 pub fn events_query(data: &[u8]) {
     let Ok(query) = std::str::from_utf8(data) else { return };
     if let Err(refusal) = http::check_events_query(query) {
@@ -28,14 +28,14 @@ pub fn events_query(data: &[u8]) {
     }
 }
 
-/// A store's listing: no cut of a document that is believed is believed as well.
+/// A store's listing: if a document is accepted, no truncation of it is.
 pub fn listing_xml(data: &[u8]) {
     const END: &str = "</ListBucketResult>";
     if store::check_listing(data).is_err() {
         return;
     }
     let text = std::str::from_utf8(data).expect("a document is UTF-8");
-    // Otherwise the root may end elsewhere, and what stands behind its end says nothing.
+    // Otherwise the root may end elsewhere, and the text after its end proves nothing.
     if text.trim_end().ends_with(END) && text.matches(END).count() == 1 {
         let end = text.trim_end().len();
         for cut in [end / 4, end / 2, end - END.len(), end - 1] {

@@ -1,5 +1,5 @@
-//! Writers with random sleeps before their commits, readers that come and go and fall behind, and whether each of these got
-//! every event once and in order.
+//! Tests the event log for gaps: writers sleep before they commit, readers reconnect and fall behind. Each reader must
+//! get every event once and in order.
 
 use std::{
     ops::RangeInclusive,
@@ -20,35 +20,35 @@ use tokio::{
     task::JoinSet,
 };
 
-/// What is played.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct GapTest {
     pub writers: usize,
     pub readers: usize,
-    /// At least so many.
+    /// The least number of events.
     pub events: i64,
-    /// In one transaction.
+    /// The events of one transaction.
     pub append: RangeInclusive<i64>,
-    /// In ms, between the append and its commit.
+    /// The sleep between an append and its commit, in ms.
     pub sleep: RangeInclusive<u64>,
-    /// Of a reader's batches, one in so many is followed by another connection, and one by a pause of up to `pause`.
+    /// One of this many batches of a reader is followed by a new connection, and one by a pause of up to `pause`.
     pub leave: u32,
     pub pause: Duration,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct GapReport {
     pub events: i64,
-    /// Over all readers.
+    /// The sum of all readers.
     pub missed: i64,
     pub twice_or_out_of_order: i64,
-    /// Readers that did not get the very events that are in the log, although their number is right.
+    /// Readers that got the right number of events, but not the ones in the log.
     pub wrong: usize,
     pub reconnections: u64,
 }
 
-/// What a reader has got.
+/// The events that a reader has received.
 #[derive(Debug, Default)]
 struct ReaderLog {
     last: i64,
@@ -98,7 +98,7 @@ async fn write(pool: PgPool, writer: usize, left: Arc<AtomicI64>, play: GapTest)
         let query = sqlx::query(append).bind(i64::try_from(writer)?).bind(count);
         match query.execute(&mut *transaction).await {
             Ok(_) => {}
-            // It has waited for the others for too long, and tries again, as a daemon does.
+            // The writer has waited too long for a lock, and retries, as a daemon does.
             Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("55P03") => {
                 transaction.rollback().await?;
                 continue;
@@ -141,7 +141,7 @@ async fn read(
     }
 }
 
-/// Until it leaves; or has got everything, which is `true`.
+/// Reads until the reader disconnects; `true`: it has got everything.
 async fn follow(
     reader: &mut Reader,
     end: &mut watch::Receiver<Option<i64>>,

@@ -1,5 +1,5 @@
-//! What tests and benchmarks share, and what knows the product: accidents by seed, damaged bytes, gaps in the event log, a
-//! pooler and a proxy in front of PostgreSQL.
+//! What tests and benchmarks share and what depends on the product: failures by seed, damaged bytes, gaps in the event
+//! log, a pooler and a proxy in front of PostgreSQL.
 
 #![expect(missing_debug_implementations, reason = "nothing prints what tests and benchmarks play on")]
 

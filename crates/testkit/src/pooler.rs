@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode, as Debian has it.
+//! Runs PgBouncer in transaction mode, as Debian packages it.
 
 use std::{
     io::Write as _,
@@ -16,7 +16,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// A pooler before one server. Killed when dropped.
+/// A pooler in front of one server. Killed when dropped.
 pub struct Pooler {
     port: u16,
     process: Child,
@@ -24,7 +24,7 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// Before the server of this database. Error: why there is none on this machine.
+    /// Starts a pooler in front of this database's server. Error: why this machine has none.
     pub async fn before(database: &str) -> Result<Self, String> {
         let program = program().ok_or("it is not installed; tests/pgbouncer/install.sh does that")?;
         let server = url::Url::parse(database).unwrap();
@@ -43,7 +43,7 @@ impl Pooler {
         let mut command = Command::new(&program);
         command.arg("--quiet").arg(&settings).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         if rustix::process::geteuid().is_root() {
-            // It refuses to be root.
+            // PgBouncer refuses to run as root.
             command.args(["--user", "nobody"]);
         }
         if let Some(libraries) = libraries(&program) {
@@ -61,7 +61,7 @@ impl Pooler {
         Ok(Self { port, process, folder })
     }
 
-    /// From now on a client keeps its connection to the server.
+    /// Switches to session mode: a client keeps its connection to the server.
     pub fn set_session_mode(&self) {
         let settings = self.folder.path().join("pgbouncer.ini");
         let text = std::fs::read_to_string(&settings).unwrap();
@@ -70,7 +70,7 @@ impl Pooler {
         kill_process(pid, Signal::HUP).unwrap();
     }
 
-    /// A database's address with this pooler on the way.
+    /// Returns a database's URL through this pooler.
     pub fn url(&self, database: &str) -> String {
         let mut url = url::Url::parse(database).unwrap();
         url.set_port(Some(self.port)).unwrap();
@@ -83,7 +83,7 @@ fn program() -> Option<PathBuf> {
     [ours, "/usr/sbin/pgbouncer".into(), "/usr/bin/pgbouncer".into()].into_iter().find(|program| program.exists())
 }
 
-/// Where the libraries of one that was only unpacked are.
+/// Returns the library folder of a PgBouncer that was only unpacked.
 fn libraries(program: &Path) -> Option<String> {
     let usr = program.parent()?.parent()?;
     let folders = std::fs::read_dir(usr.join("lib")).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
@@ -91,7 +91,7 @@ fn libraries(program: &Path) -> Option<String> {
     (usr != Path::new("/usr")).then(|| folders.join(":"))
 }
 
-/// Says so past the test runner, which shows nothing of a test that passes.
+/// Prints past the test runner, which hides the output of a passing test.
 pub fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "\nSKIPPED: what is tested with PgBouncer: {why}");
 }

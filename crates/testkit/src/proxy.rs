@@ -1,4 +1,4 @@
-//! A TCP proxy that can do to a connection what networks do.
+//! A TCP proxy that injects network failures into connections.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -15,17 +15,17 @@ use tokio::{
     sync::watch,
 };
 
-/// What becomes of bytes that arrive.
+/// How the proxy treats bytes that arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transfer {
     Pass,
     /// Nothing arrives, without an error; new connections are accepted, and get no answer.
     Hole,
-    /// Each piece takes so long.
+    /// Each piece is delayed by this long.
     Slow(Duration),
 }
 
-/// How a message from PostgreSQL is broken, once.
+/// How one message from PostgreSQL is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokenMessage {
     /// A row's first value claims to be longer than its message.
@@ -52,7 +52,7 @@ impl BrokenMessage {
         while let Some(head) = bytes.get(at..at + 5) {
             let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize;
             let end = at + 1 + length;
-            // Of a row with at least one value.
+            // A row with at least one value.
             if head[0] == b'D' && length > 10 && end <= bytes.len() {
                 let (mut before, mut row) = (bytes[..at].to_vec(), bytes[at..end].to_vec());
                 match self {
@@ -85,19 +85,19 @@ impl BrokenMessage {
     }
 }
 
-/// Stands before a server on this machine. Its connections end with it.
+/// A proxy in front of a server on this machine. Its connections end when it is dropped.
 pub struct Proxy {
     address: SocketAddr,
     way: watch::Sender<Transfer>,
     resets: watch::Sender<u64>,
-    /// The next message that is broken.
+    /// How to break the next message.
     garbles: BreakRules,
 }
 
 type BreakRules = Arc<Mutex<Option<BrokenMessage>>>;
 
 impl Proxy {
-    /// Before whatever listens on that port.
+    /// Starts a proxy in front of the server on that port.
     pub async fn before(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -119,7 +119,7 @@ impl Proxy {
         Self { address, way, resets, garbles }
     }
 
-    /// A database's address with this proxy on the way.
+    /// Returns a database's URL through this proxy.
     pub fn url(&self, database: &str) -> String {
         let mut url = url::Url::parse(database).unwrap();
         url.set_port(Some(self.address.port())).unwrap();
@@ -135,12 +135,12 @@ impl Proxy {
         *self.garbles.lock().unwrap() = Some(how);
     }
 
-    /// It has.
+    /// Returns whether the row has been broken.
     pub fn has_garbled(&self) -> bool {
         self.garbles.lock().unwrap().is_none()
     }
 
-    /// Resets all connections that are open.
+    /// Resets all open connections.
     pub fn reset(&self) {
         self.resets.send_modify(|resets| *resets += 1);
     }

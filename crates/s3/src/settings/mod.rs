@@ -1,6 +1,6 @@
-//! What a store is configured with, and the files beside the configuration that are read again while the process runs.
+//! The settings of a store, and the files beside the configuration that are read again while the process runs.
 //!
-//! It reads no configuration: the program does.
+//! It does not read the configuration; the program does.
 
 mod chain;
 mod provider;
@@ -22,61 +22,63 @@ pub use trust::{AT_MOST_BYTES as AUTHORITIES_AT_MOST_BYTES, Authorities, FileSta
 #[error("{variable} {what}; {todo}")]
 pub struct InvalidVariable {
     pub variable: String,
-    /// Continues a sentence that the variable begins.
+    /// What is wrong, as the rest of a sentence that begins with the variable.
     pub what: String,
     pub todo: String,
 }
 
-/// How one store is reached, and what is known of it.
+/// How to reach one store, and what the operator knows of it.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
     pub name: ReplicaName,
-    /// Scheme, host and port alone.
+    /// Scheme, host and port only.
     pub endpoint: Url,
     pub region: String,
     pub bucket: String,
     pub path_style: bool,
     pub credentials: Credentials,
-    /// Sent with each upload if set; no header otherwise.
+    /// Sent with each upload; `None`: without the header.
     pub storage_class: Option<String>,
     pub provider: Provider,
     pub facts: StoreOverrides,
-    /// Which authorities may have issued its certificate.
+    /// The authorities that may have issued its certificate.
     pub trust: Trust,
     /// The proxy that its requests go through.
     pub proxy: Option<Proxy>,
     pub surroundings: NetworkEnvironment,
 }
 
-/// What the environment says of the way to other hosts.
+/// What the environment variables set for connections to other hosts.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkEnvironment {
     pub proxies: Proxies,
-    /// The authorities for whatever has no `ca_file`.
+    /// The authorities for stores without a `ca_file`.
     pub trust: Trust,
 }
 
-/// What the operator knows of this store and its provider's preset does not; `None`: the preset counts.
+/// Properties of this store that the operator sets; `None`: the preset of its provider applies.
 ///
-/// Each exists because without it some store fails in a way that looks like something else.
+/// Each exists because some store fails without it, with a symptom that suggests another cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreOverrides {
-    /// A gateway that keeps fewer parts refuses a big object only with its last part.
+    /// A gateway with a lower limit refuses a large object only at its last part.
     pub max_parts: Option<u32>,
-    /// Bytes of one request. A proxy in front of the store cuts off what is larger, which looks like a broken connection.
+    /// The largest request. A proxy in front of the store cuts off larger ones, which looks like a broken connection.
     pub max_put_bytes: Option<u64>,
-    /// A store that has room for less says so when everything has been sent.
+    /// A store with a lower limit refuses the object only after everything was sent.
     pub max_object_bytes: Option<u64>,
-    /// Stores that keep keys as file names or in small pages answer longer ones with 500 or 503, as if they were sick.
+    /// Stores that keep keys as file names or in small pages answer longer ones with 500 or 503, as if they were
+    /// unhealthy.
     pub max_key_bytes: Option<usize>,
-    /// It was seen to refuse a wrong Content-MD5 and to keep nothing: a copy whose ETag is no MD5 need not be read back.
+    /// The store refuses a wrong Content-MD5 and keeps nothing of it: a copy whose ETag is not an MD5 need not be read
+    /// back.
     pub checks_md5: Option<bool>,
-    /// Its ETags were seen to be MD5s, of a PUT and of the parts' MD5s: else every copy that a scan finds there is read to
-    /// be adopted.
+    /// The store's ETags are MD5s, of a PUT and of the parts' MD5s. Otherwise every copy that a scan finds there is
+    /// read before it is adopted.
     pub md5_etags: Option<bool>,
-    /// It stores other metadata than it is sent, `a-b` for `a_b`: whether its copies count all the same.
+    /// The store alters metadata, such as `a-b` for `a_b`, and its copies count all the same.
     pub accepts_altered_metadata: Option<bool>,
-    /// A store or a line that takes fewer connections lets the others wait, which looks like a store that hangs.
+    /// A store or line with a lower limit makes further connections wait, which looks like a store that hangs.
     pub max_connections: Option<usize>,
 }
 

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-/// Whose store it is, and so which of its habits are known beforehand.
+/// The provider of a store, which determines the preset of its profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     Aws,
@@ -13,11 +13,11 @@ pub enum Provider {
     Minio,
     Garage,
     Ceph,
-    /// Any other: what S3's own documents say, and nothing taken for granted.
+    /// Any other: S3 as documented, and no property taken for granted.
     Generic,
 }
 
-/// Domains that belong to one provider alone.
+/// Domains that belong to a single provider.
 const DOMAINS: &[(&str, Provider)] = &[
     ("amazonaws.com", Provider::Aws),
     ("amazonaws.com.cn", Provider::Aws),
@@ -40,7 +40,7 @@ impl Provider {
         Self::Generic,
     ];
 
-    /// As the configuration spells it.
+    /// Returns the name in the configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -56,7 +56,7 @@ impl Provider {
         }
     }
 
-    /// As it stands in a sentence.
+    /// Returns the name in a sentence.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ impl Provider {
         }
     }
 
-    /// By the endpoint's host, where that belongs to a provider.
+    /// Returns the provider to which the endpoint's host belongs.
     #[must_use]
     pub fn of_endpoint(endpoint: &Url) -> Self {
         let host = endpoint.host_str().unwrap_or_default();

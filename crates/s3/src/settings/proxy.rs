@@ -1,4 +1,5 @@
-//! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, each in upper or lower case: which proxy stands before a store.
+//! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, each in upper or lower case: which proxy stands before a
+//! store.
 //!
 //! No message shows a proxy's credentials.
 
@@ -25,7 +26,7 @@ impl Proxy {
         self.intercept.uri()
     }
 
-    /// What is sent as Proxy-Authorization, where the variable has a user name.
+    /// Returns the value of Proxy-Authorization, if the variable has a user name.
     #[must_use]
     pub fn authorization(&self) -> Option<&HeaderValue> {
         self.intercept.basic_auth()
@@ -37,7 +38,7 @@ impl Proxy {
         &self.variable
     }
 
-    /// Whether TLS is spoken to the proxy itself.
+    /// Returns whether the connection to the proxy itself uses TLS.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.uri().scheme_str() == Some("https")
@@ -58,7 +59,7 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// What the environment says of proxies.
+/// The proxies that the environment names.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies {
     http: Option<Variable>,
@@ -67,7 +68,7 @@ pub struct Proxies {
     exempt: String,
 }
 
-/// A variable that names a proxy: its URL with a scheme and nothing behind the port, or what is wrong with it.
+/// A variable that names a proxy: its URL with a scheme and nothing after the port, or what is wrong with it.
 #[derive(Clone)]
 struct Variable {
     name: String,
@@ -90,11 +91,11 @@ impl Proxies {
         Self { http: named("HTTP_PROXY"), https: named("HTTPS_PROXY"), exempt: exempt.to_string_lossy().into_owned() }
     }
 
-    /// Returns the proxy through which `to` is reached. Error: a variable decides that, and is wrong.
+    /// Returns the proxy for requests to `to`. Error: the variable that decides about `to` is invalid.
     pub fn before(&self, to: &Url) -> Result<Option<Proxy>, InvalidVariable> {
         let variable = if to.scheme() == "https" { &self.https } else { &self.http };
         let (Some(variable), Some(host)) = (variable, to.host_str()) else { return Ok(None) };
-        // As Go has it: whatever the proxy would reach by such a name is another machine's.
+        // As in Go: such a name at the proxy would be another machine.
         if is_loopback(host) || self.exempts(host, to.port_or_known_default()) {
             return Ok(None);
         }
@@ -103,15 +104,16 @@ impl Proxies {
         Ok(intercept.map(|intercept| Proxy { intercept, variable: variable.name.clone() }))
     }
 
-    /// Returns the URL of the proxy for https, which may hold a password, and `NO_PROXY`, for a library that decides by itself.
+    /// Returns the URL of the proxy for https, which may hold a password, and `NO_PROXY`, for a library that decides
+    /// by itself.
     #[must_use]
     pub fn of_https(&self) -> Option<(&str, &str)> {
         let url = self.https.as_ref()?.url.as_ref().ok()?;
         Some((url, &self.exempt))
     }
 
-    /// Whether `NO_PROXY` has the host. The library knows addresses, networks and domains, and neither ports nor an asterisk
-    /// for addresses.
+    /// Returns whether `NO_PROXY` has the host. The library supports addresses, networks and domains, but neither ports
+    /// nor an asterisk for addresses.
     fn exempts(&self, host: &str, port: Option<u16>) -> bool {
         let mut plain = Vec::new();
         for entry in self.exempt.split([',', ' ', '\t', '\n']).filter(|entry| !entry.is_empty()) {
@@ -128,17 +130,17 @@ impl Proxies {
     }
 }
 
-/// Any URL of that host.
+/// Returns some URL of that host.
 fn stand_in(host: &str) -> Uri {
     // Cannot fail: a host of a URL is one of a URI.
     format!("https://{host}/").parse().unwrap_or_default()
 }
 
-/// `example.com:443` is a name and a port, and so is `[::1]:443`; `*.example.com` is `.example.com`.
+/// Splits an entry into name and port: `example.com:443`, `[::1]:443`. `*.example.com` becomes `.example.com`.
 fn entry_of(entry: &str) -> (String, Option<u16>) {
     let (name, port) = match entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => (address, rest.strip_prefix(':')),
-        // More than one colon is an address of IPv6.
+        // With more than one colon it is an IPv6 address.
         None if entry.matches(':').count() == 1 => entry.split_once(':').map_or((entry, None), |(n, p)| (n, Some(p))),
         None => (entry, None),
     };
@@ -147,7 +149,7 @@ fn entry_of(entry: &str) -> (String, Option<u16>) {
 }
 
 impl Variable {
-    /// An empty one is none.
+    /// Reads the variable; an empty one counts as unset.
     fn of<'e>(variable: &impl Fn(&str) -> Option<&'e OsStr>, name: &str) -> Option<Self> {
         let (name, value) = set(variable, name)?;
         let url = url(value).map_err(|(what, todo)| InvalidVariable {
@@ -159,7 +161,7 @@ impl Variable {
     }
 }
 
-/// The first of both spellings that is not empty, and which.
+/// Returns the name and value of the first spelling that is not empty.
 fn set<'e>(variable: &impl Fn(&str) -> Option<&'e OsStr>, name: &str) -> Option<(String, &'e OsStr)> {
     [name.to_owned(), name.to_lowercase()].into_iter().find_map(|name| {
         let value = variable(&name).filter(|value| !value.is_empty())?;
@@ -167,7 +169,7 @@ fn set<'e>(variable: &impl Fn(&str) -> Option<&'e OsStr>, name: &str) -> Option<
     })
 }
 
-/// The URL of a proxy in one form. Error: what is wrong, without a word of the value, and what to do.
+/// Returns the URL of a proxy in one form. Error: what is wrong, without any part of the value, and what to do.
 fn url(value: &OsStr) -> Result<String, (&'static str, &'static str)> {
     const FORM: &str = "write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, special characters of both as %XX";
     let value = value.to_str().ok_or(("is not UTF-8", FORM))?.trim();
@@ -198,7 +200,7 @@ mod tests {
         proxies(variables).before(&Url::parse(to).unwrap()).unwrap()
     }
 
-    /// Whether a store is reached without the proxy that stands before all.
+    /// Returns whether a store is reached without the proxy of `ALL_PROXY`.
     fn is_exempt(no_proxy: &str, to: &str) -> bool {
         before(&[("ALL_PROXY", "http://proxy:3128"), ("no_proxy", no_proxy)], to).is_none()
     }
@@ -236,7 +238,7 @@ mod tests {
             let problem = proxies.before(&Url::parse("https://s3.example.com").unwrap()).unwrap_err();
             assert_eq!((problem.what.as_str(), problem.variable.as_str()), (what, "HTTPS_PROXY"));
             assert!(!problem.todo.contains("geheim"), "{}", problem.todo);
-            // Where no proxy is needed, it does not matter.
+            // The variable does not matter for a store that needs no proxy.
             assert!(proxies.before(&Url::parse("https://minio.internal").unwrap()).unwrap().is_none());
         }
     }

@@ -1,6 +1,6 @@
-//! Which authorities may have issued the certificate of a store: those of this machine, or those in a PEM file.
+//! The authorities that may have issued the certificate of a store: those of this machine, or those in a PEM file.
 //!
-//! It connects to nothing. A file that is named and cannot be used is a problem, never an empty set of authorities.
+//! It connects to nothing. A named file that cannot be used is an error, never an empty set of authorities.
 
 use std::{
     ffi::OsString,
@@ -23,10 +23,10 @@ const CA_FILE: &str = "ca_file";
 /// A bundle of all public authorities has some 200 KiB.
 pub const AT_MOST_BYTES: u64 = 4 << 20;
 
-/// Which authorities are trusted.
+/// The trusted authorities.
 #[derive(Debug, Clone, Default)]
 pub enum Trust {
-    /// Those that this machine trusts.
+    /// The authorities that this machine trusts.
     #[default]
     Machine,
     Named(Arc<Authorities>),
@@ -36,19 +36,19 @@ pub enum Trust {
 pub struct Authorities {
     /// `ca_file`, or the variable's name.
     named_by: String,
-    /// As an operator finds it: a path, or several.
+    /// The path, or several, for messages.
     place: String,
     sources: Vec<AuthoritySource>,
     certificates: Vec<CertificateDer<'static>>,
 }
 
-/// Where authorities are read from.
+/// A file or folder that authorities are read from.
 enum AuthoritySource {
     File(PathBuf),
     Folder(PathBuf),
 }
 
-/// Time, size and inode of a file or of each in a folder: what replaces it differs in one of them.
+/// Time, size and inode of a file, or of each file in a folder: a replaced file differs in one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileStamps(Vec<Option<(i64, i64, u64, u64)>>);
 
@@ -79,7 +79,7 @@ impl AuthoritySource {
 }
 
 impl Authorities {
-    /// What the files look like now.
+    /// Returns the current stamps of the files.
     #[must_use]
     pub fn stamps(&self) -> FileStamps {
         let stamp = |path: PathBuf| {
@@ -89,7 +89,8 @@ impl Authorities {
         FileStamps(self.sources.iter().flat_map(AuthoritySource::files).map(stamp).collect())
     }
 
-    /// Returns those that the files hold now. Error: what is wrong with a file, in a clause that begins with its path.
+    /// Returns the authorities that the files hold now. Error: what is wrong with a file, in a clause that begins with
+    /// its path.
     pub fn read_again(&self) -> Result<Vec<CertificateDer<'static>>, String> {
         let mut certificates = Vec::new();
         for source in &self.sources {
@@ -107,7 +108,7 @@ impl Authorities {
         &self.certificates
     }
 
-    /// Returns them in PEM form.
+    /// Returns the authorities in PEM form.
     #[must_use]
     pub fn to_pem(&self) -> String {
         let pem = |certificate: &CertificateDer<'_>| {
@@ -132,7 +133,7 @@ impl fmt::Debug for Authorities {
 }
 
 impl Trust {
-    /// The path of `ca_file`, where they are from there.
+    /// Returns the path of `ca_file`, if the authorities are from there.
     #[must_use]
     pub fn ca_file(&self) -> Option<&str> {
         match self {
@@ -141,14 +142,15 @@ impl Trust {
         }
     }
 
-    /// Those of the PEM file that `ca_file` names. Error: what is wrong with the file, and what to do.
+    /// Reads the authorities from the PEM file of `ca_file`. Error: what is wrong with the file, and what to do.
     pub fn of_ca_file(path: &Path) -> Result<Self, (String, &'static str)> {
         let source = AuthoritySource::File(path.to_path_buf());
         let certificates = source.read()?;
         Ok(Self::named(CA_FILE, path.display().to_string(), vec![source], certificates))
     }
 
-    /// Those that `AWS_CA_BUNDLE` names, else those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, else the machine's.
+    /// Reads the authorities that `AWS_CA_BUNDLE` names, else those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, else the
+    /// machine's.
     ///
     /// `variable` returns the value of a variable of the environment.
     pub fn of_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, InvalidVariable> {
@@ -188,7 +190,7 @@ impl Trust {
             }
         }
         if names.is_empty() {
-            // The library that looks for the machine's own would take the empty name for a file, or for no folder.
+            // The library that finds the machine's authorities would take the empty name for a file, or for no folder.
             let empty = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().find(|name| variable(name).is_some());
             return match empty {
                 Some(name) => Err(InvalidVariable {
@@ -204,7 +206,7 @@ impl Trust {
         Ok(Self::named(&names.join(" and "), places.join(" and "), sources, certificates))
     }
 
-    /// The same as this process's environment is.
+    /// Reads the authorities that the environment of this process names.
     pub fn of_process() -> Result<Self, InvalidVariable> {
         Self::of_environment(|name| std::env::var_os(name))
     }
@@ -219,7 +221,7 @@ impl Trust {
     }
 }
 
-/// The authorities in a PEM file. Error: what is wrong with the file, and what to do.
+/// Returns the authorities in a PEM file. Error: what is wrong with the file, and what to do.
 fn pem_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, (String, &'static str)> {
     let bytes = match regular_file::read(path, AT_MOST_BYTES) {
         Ok(bytes) => bytes,
@@ -235,7 +237,7 @@ fn pem_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, (String, &'stat
     if !certificates.is_empty() {
         return Ok(certificates);
     }
-    // The tag of a sequence, with which every certificate in DER begins.
+    // Every certificate in DER begins with the tag of a sequence.
     let what = match bytes.first() {
         None => "is empty",
         Some(0x30) => "holds no certificate in PEM form; it looks like DER, which `openssl x509 -inform der` converts",
@@ -253,8 +255,8 @@ fn unreadable(error: &io::Error) -> String {
     }
 }
 
-/// Those in the regular files of a folder. Files that cannot be read, or hold something else, are passed over, as every
-/// program does there.
+/// Returns the authorities in the regular files of a folder. It skips files that cannot be read, or hold something
+/// else, as other programs do.
 fn pem_folder(folder: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -265,7 +267,7 @@ fn pem_folder(folder: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     Ok(found)
 }
 
-/// Those that can be the root of a chain; what else the file holds does not matter.
+/// Returns the certificates that can be the root of a chain, and ignores the rest of the file.
 fn certificates_in(pem: &[u8]) -> Vec<CertificateDer<'static>> {
     let is_usable = |certificate: &CertificateDer<'_>| RootCertStore::empty().add(certificate.clone()).is_ok();
     CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).filter(is_usable).collect()

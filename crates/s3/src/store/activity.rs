@@ -14,20 +14,20 @@ use copyhold_core::domain::ObjectKey;
 
 use super::adaptive_limit::Prefixes;
 
-/// A request that has moved nothing for this long is stuck, as far as others are concerned that could use its place.
+/// A request that has moved no byte for this long counts as stuck: another request could use its slot.
 pub const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 tokio::task_local! {
-    /// Of the copy that the running task works on.
+    /// The activity of the copy that the running task works on.
     static CURRENT: Activity;
 }
 
-/// Of a key's prefixes, so many are told apart.
+/// The most prefixes of a key that are distinguished.
 const LEVELS: usize = 8;
-/// They end in front of these.
+/// Prefixes end in front of these characters.
 const DELIMITERS: [char; 3] = ['/', '-', '_'];
 
-/// The prefixes of an object's key, the shortest first: what stores throttle.
+/// Returns the prefixes of an object's key, the shortest first: stores throttle by prefix.
 pub(super) fn prefixes_of(key: &ObjectKey) -> Prefixes {
     let ends = key.as_str().match_indices(DELIMITERS).map(|(at, _)| at).take(LEVELS);
     let prefix = |end: usize| {
@@ -38,7 +38,7 @@ pub(super) fn prefixes_of(key: &ObjectKey) -> Prefixes {
     ends.map(prefix).collect()
 }
 
-/// The requests of one copy. All clones are one.
+/// The requests of one copy. Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Activity(Arc<Inner>);
 
@@ -69,18 +69,18 @@ impl Activity {
         }))
     }
 
-    /// Does `work`, whose requests are this copy's. Tasks that it spawns must be [`within_current`].
+    /// Runs `work`, whose requests count as this copy's. Tasks that it spawns must be [`within_current`].
     pub async fn watch<T>(&self, work: impl Future<Output = T>) -> T {
         CURRENT.scope(self.clone(), work).await
     }
 
-    /// Since when all requests under way have moved nothing; `None`: there is none.
+    /// Returns since when the requests under way have moved no byte; `None`: no request is under way.
     #[must_use]
     pub fn still_since(&self) -> Option<Instant> {
         (self.0.waiting.load(Ordering::Relaxed) > 0).then(|| *self.moved_at())
     }
 
-    /// A request that waits for its store until it is dropped.
+    /// Begins a request, which waits for its store until it is dropped.
     #[must_use]
     pub fn begin_request(&self) -> Request {
         Request::of(Some(self))
@@ -90,12 +90,12 @@ impl Activity {
         CURRENT.try_with(Clone::clone).ok()
     }
 
-    /// Tells objects apart.
+    /// Returns a number that distinguishes objects.
     pub(super) fn object(&self) -> u64 {
         self.0.object
     }
 
-    /// The prefixes that it is in.
+    /// Returns the prefixes of the object's key.
     pub(super) fn prefixes(&self) -> &Prefixes {
         &self.0.prefixes
     }
@@ -111,7 +111,7 @@ impl Activity {
 }
 
 impl Request {
-    /// Begins, and ends when it is dropped.
+    /// Begins a request, which ends when it is dropped.
     pub(super) fn of(activity: Option<&Activity>) -> Self {
         if let Some(activity) = activity {
             activity.moved();

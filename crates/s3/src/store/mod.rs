@@ -170,8 +170,8 @@ impl Store {
         self.profile.etags.of_put_is_md5 == Tristate::No || self.opaque.load(Ordering::Relaxed)
     }
 
-    /// How long nothing is to be asked for under a prefix of this object, because the store has said so; `None`: nothing
-    /// forbids it.
+    /// How long nothing is to be asked for under a prefix of this object, because the store has said so; `None`:
+    /// nothing forbids it.
     #[must_use]
     pub fn spared_for(&self, key: &ObjectKey) -> Option<Duration> {
         self.limit.spared_for(&activity::prefixes_of(key))
@@ -183,8 +183,8 @@ impl Store {
         self.throughput.bytes_per_second()
     }
 
-    /// Sends `call` when the concurrency limit allows it, waits while it makes progress, measures it, and reduces its failure to
-    /// what may be recorded.
+    /// Sends `call` when the concurrency limit allows it, waits while it makes progress, measures it, and reduces its
+    /// failure to what may be recorded.
     ///
     /// No `async fn`, so that the SDK's futures, of several KiB each, are boxed before any
     /// of ours holds one.

@@ -1,19 +1,19 @@
-//! What went wrong at a store: its answer becomes a reason, and the reason a class. Pure.
+//! What went wrong at a store: maps its answer to a reason, and the reason to a class. It does no I/O.
 
 use copyhold_core::domain::{FailureClass, FailureScope};
 
 /// What went wrong, as finely as callers distinguish it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// No connection came about: name, route, refusal.
+    /// No connection was established: name resolution, route, refusal.
     Unreachable,
     /// The connection broke, or the body ended early.
     Broken,
-    /// Nothing moved for too long.
+    /// No byte moved for too long.
     Stalled,
     /// The certificate, its name, or TLS itself.
     Tls,
-    /// No credentials were found where the configuration says to look.
+    /// The configured sources have no credentials.
     NoCredentials,
     /// Credentials that the store does not know or no longer accepts.
     BadCredentials,
@@ -22,11 +22,11 @@ pub enum Reason {
     /// The bucket lives in another region or at another endpoint.
     WrongRegion,
     NoSuchBucket,
-    /// The store does not do what we ask of every store.
+    /// The store does not support a request that every store must support.
     Unsupported,
-    /// The store failed by itself.
+    /// The store failed internally.
     Internal,
-    /// An answer that is none of S3's.
+    /// The answer is not one of S3's.
     NotUnderstood,
     Throttled,
     Full,
@@ -34,9 +34,9 @@ pub enum Reason {
     NoSuchKey,
     /// The multipart upload is unknown: forgotten, completed or aborted.
     NoSuchUpload,
-    /// The store lacks a part that it had taken, or has another in its place.
+    /// The store lacks a part that it had accepted, or has another in its place.
     InvalidPart,
-    /// Another content than the one asked for has taken its place.
+    /// Other content has replaced the requested one.
     Replaced,
     /// The range lies outside the object.
     OutsideRange,
@@ -47,14 +47,14 @@ pub enum Reason {
     Damaged,
     /// This store cannot hold this key, size or metadata.
     Refused,
-    /// Something before the store refused the request, in words that are none of S3's.
+    /// An intermediary in front of the store refused the request, with an answer that is not one of S3's.
     RefusedOnTheWay,
-    /// The proxy that we were told to use lets no request pass.
+    /// The configured proxy lets no request pass.
     Proxy,
 }
 
 impl Reason {
-    /// The reason for an answer of a store. Its code says more than its status, where there is one.
+    /// Returns the reason for an answer of a store. A code says more than the status.
     #[must_use]
     pub fn of_answer(status: u16, code: Option<&str>, message: &str) -> Self {
         code.and_then(|code| Self::of_code(code, message)).unwrap_or_else(|| Self::of_status(status, code.is_some()))
@@ -64,7 +64,7 @@ impl Reason {
         Some(match code {
             // AWS and the stores that use its codes.
             "InvalidRequest" if message.contains("Server Side Encryption") => Self::OwnersKey,
-            // B2 says so with 403 and only in words.
+            // B2 reports it as 403, and only in the message.
             "AccessDenied" | "Forbidden" if message.to_ascii_lowercase().contains("cap exceeded") => Self::Full,
             "AccessDenied" | "Forbidden" | "UnauthorizedAccess" | "AllAccessDisabled" | "AccountProblem"
             | "InvalidPayer" | "NotSignedUp" | "AccountSuspended" => Self::Denied,
@@ -144,13 +144,13 @@ impl Reason {
         match status {
             200..=299 => Self::NotUnderstood,
             300..=306 | 308..=399 => Self::WrongRegion,
-            // A HEAD's answer has no body and so no code. What a body would have
-            // said of 400 is nearly always the region or an expired token.
+            // A HEAD's answer has no body and so no code. The cause of a 400 is
+            // nearly always the region or an expired token.
             400 if !has_code => Self::BadCredentials,
             401 | 403 => Self::Denied,
-            // No store says so.
+            // No store answers with this status.
             407 => Self::Proxy,
-            // Only what was asked for can tell whether object or bucket is missing.
+            // Only the request tells whether the object or the bucket is missing.
             404 => Self::NoSuchBucket,
             412 => Self::Replaced,
             416 => Self::OutsideRange,
@@ -163,7 +163,7 @@ impl Reason {
         }
     }
 
-    /// What follows from it. The only place where that is decided.
+    /// Returns the class of the failure. No other place decides that.
     #[must_use]
     pub const fn class(self) -> FailureClass {
         match self {
@@ -172,7 +172,7 @@ impl Reason {
             | Self::Stalled
             | Self::Internal
             | Self::NotUnderstood
-            // A store that forgot an upload, or some of it, is begun with anew.
+            // The next attempt begins a new upload at a store that lost this one, or parts of it.
             | Self::NoSuchUpload
             | Self::InvalidPart => FailureClass::Transient,
             Self::Throttled => FailureClass::Throttled,
@@ -187,7 +187,7 @@ impl Reason {
             | Self::NoSuchBucket
             | Self::Unsupported => FailureClass::Misconfigured,
             Self::NoSuchKey => FailureClass::Gone,
-            // The object became shorter than it was said to be.
+            // The object is shorter than it was.
             Self::Replaced | Self::OutsideRange => FailureClass::Changed,
             Self::Archived => FailureClass::Archived,
             Self::Damaged => FailureClass::Corrupt,
@@ -195,7 +195,7 @@ impl Reason {
         }
     }
 
-    /// How much it says of the store.
+    /// Returns whether the reason points to the store or to the object.
     #[must_use]
     pub const fn scope(self) -> FailureScope {
         match self {
@@ -211,7 +211,7 @@ impl Reason {
         }
     }
 
-    /// What a person can do about it, where that is known.
+    /// Returns what an operator can do about it, if that is known.
     #[must_use]
     pub const fn advice(self) -> Option<&'static str> {
         match self {
@@ -231,7 +231,7 @@ impl Reason {
             Self::OwnersKey => Some(
                 "it is encrypted with a key of its owner's, SSE-C, which Copyhold is never given; have its owner copy it",
             ),
-            // What is wrong with TLS is told with what to do.
+            // The message of a TLS failure contains its advice.
             Self::Tls
             | Self::Unreachable
             | Self::Broken
@@ -255,7 +255,7 @@ impl Reason {
 mod tests {
     use super::*;
 
-    /// (status, code, message) as stores were seen to answer.
+    /// (status, code, message) of answers that stores were seen to give.
     const ANSWERS: &[(u16, Option<&str>, FailureClass)] = &[
         (500, Some("InternalError"), FailureClass::Transient),
         (500, None, FailureClass::Transient),
@@ -332,7 +332,7 @@ mod tests {
         fn any_answer_at_all_has_a_class(status in 0u16..1000, code in proptest::option::of("[A-Za-z]{0,20}")) {
             let class = Reason::of_answer(status, code.as_deref(), "").class();
             proptest::prop_assert!(FailureClass::ALL.contains(&class));
-            // Only a code can say that an object is gone.
+            // Only a code shows that an object is gone.
             if code.as_deref() != Some("NoSuchKey") && code.as_deref() != Some("NoSuchVersion") {
                 proptest::prop_assert_ne!(class, FailureClass::Gone);
             }

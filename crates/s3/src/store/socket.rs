@@ -46,11 +46,12 @@ impl TcpConnector {
 
 /// A TCP connection whose unsent bytes die with it.
 ///
-/// `SO_LINGER` of zero: closing it, also by the kernel after a SIGKILL, sends RST and drops what was not sent. Otherwise
-/// the kernel delivers what its buffers hold, and a store may carry out a write minutes after its sender's death. That
-/// does no harm to a finished request: its answer has come, so the store has read all of it. RST may destroy bytes that
-/// the peer has received and not read, which belong to a request that was given up.
-/// `TCP_USER_TIMEOUT`: bytes that the store does not acknowledge for as long as a call may stand still end the connection.
+/// `SO_LINGER` of zero: closing it, also by the kernel after a SIGKILL, sends RST and drops what was not sent.
+/// Otherwise the kernel delivers what its buffers hold, and a store may carry out a write minutes after its sender's
+/// death. That does no harm to a finished request: its answer has come, so the store has read all of it. RST may
+/// destroy bytes that the peer has received and not read, which belong to a request that was given up.
+/// `TCP_USER_TIMEOUT`: bytes that the store does not acknowledge for as long as a call may stand still end the
+/// connection.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) tcp: TokioIo<TcpStream>,

@@ -1,4 +1,4 @@
-//! What an application does, and all it needs to know: it uploads to the primary and inserts a row.
+//! The demo's application: it uploads objects to the primary and inserts a row for each. It needs to know no more.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,7 +18,7 @@ use super::{
     objects::Object,
 };
 
-/// Other than the daemon's own parts, so that ETags of parts cannot match by chance.
+/// Differs from the daemon's part size, so that ETags of parts cannot match by chance.
 const PART_BYTES: usize = 8 << 20;
 
 #[derive(Debug)]
@@ -37,12 +37,12 @@ impl Application {
         Ok(Self { s3: stage.client()?, bucket: bucket(REPLICAS[0]), database, registered: AtomicUsize::new(0) })
     }
 
-    /// Objects that are uploaded and registered so far.
+    /// The number of objects uploaded and registered so far.
     pub(super) fn registered(&self) -> usize {
         self.registered.load(Ordering::Relaxed)
     }
 
-    /// Uploads and registers all of them, several at a time.
+    /// Uploads and registers all objects, several at a time.
     pub(super) async fn bring(&self, objects: &[Object]) -> anyhow::Result<()> {
         stream::iter(objects).map(|object| self.bring_one(object)).buffer_unordered(AT_ONCE).try_collect().await
     }
@@ -54,7 +54,7 @@ impl Application {
         Ok(())
     }
 
-    /// A transaction of its own.
+    /// Registers the object in its own transaction.
     async fn register(&self, key: &str) -> anyhow::Result<()> {
         let insert =
             "INSERT INTO copyhold.object_copies (object_key, b2) VALUES ($1, copyhold.now_utc_micro_seconds())";
@@ -62,7 +62,7 @@ impl Application {
         Ok(())
     }
 
-    /// Uploads a new content of a key that may be known already.
+    /// Uploads new content for a key that may be registered already.
     pub(super) async fn bring_again(&self, object: &Object) -> anyhow::Result<()> {
         self.upload(object).await?;
         let register = "SELECT copyhold.register($1)";

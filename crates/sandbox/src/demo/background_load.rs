@@ -11,13 +11,13 @@ use crate::s3::Synthetic;
 
 /// Three or four objects a second.
 const EVERY: Duration = Duration::from_millis(300);
-/// After so many keys the first gets a new content, so that a trickle may go on for days.
+/// After this many keys the first one gets new content, so that the load can run for days.
 const KEYS: u64 = 500;
 const MOST_BYTES: u64 = 16 << 10;
-/// The figures are those of so many last µs.
+/// The figures cover this many µs.
 const WINDOW: i64 = 60_000_000;
 
-/// Registers an object now and then, compares each that is on record everywhere, and never ends by itself.
+/// Registers an object now and then, and compares each one that is recorded everywhere. Runs until it is stopped.
 pub(super) async fn run(play: &Scenario<'_>) -> anyhow::Result<()> {
     play.start_daemon().await?;
     play.audience.say("a trickle goes on until Ctrl-C; look at it from another terminal:");
@@ -30,7 +30,7 @@ pub(super) async fn run(play: &Scenario<'_>) -> anyhow::Result<()> {
     let mut under_way = HashMap::<String, Object>::new();
     let mut everywhere = 0;
     let mut tick = interval(EVERY);
-    // A store that was slow is no reason to hurry.
+    // A slow store does not make the next objects come faster.
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for number in 0.. {
         tick.tick().await;

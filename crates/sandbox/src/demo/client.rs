@@ -1,4 +1,4 @@
-//! Clients of the stores and of the database, as an application would make them.
+//! Clients of the stores and of the database, made as an application would make them.
 
 use std::str::FromStr as _;
 
@@ -12,12 +12,12 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::s3::S3Server;
 
-/// Requests of one purpose under way at the same time.
+/// The most requests of one purpose under way at the same time.
 pub(super) const AT_ONCE: usize = 8;
 
-/// A client of the SDK as an application would make one, sharing nothing with the daemons'.
+/// Makes a client of the SDK as an application would. It shares nothing with the daemons' clients.
 pub(super) fn connect(server: &S3Server) -> anyhow::Result<Client> {
-    // Without TLS, and so without looking for CA certificates, which a bare machine may lack.
+    // Without TLS, so that it needs no CA certificates, which a minimal system may lack.
     let pool = ConnectionPool::builder().max_connections_per_host(2 * AT_ONCE).tcp_nodelay(true).build_http();
     let http = pool::Client::new(&pool.context("cannot make an HTTP client")?).context("cannot make an HTTP client")?;
     let keys = Credentials::new(server.access_key_id(), server.secret_access_key(), None, None, "copyhold demo");
@@ -32,7 +32,7 @@ pub(super) fn connect(server: &S3Server) -> anyhow::Result<Client> {
     Ok(Client::from_conf(config.build()))
 }
 
-/// For a URL of the sandbox, whatever libpq's variables say about TLS.
+/// Returns options for a URL of the sandbox, whatever libpq's variables set for TLS.
 pub(super) fn options(url: &str) -> sqlx::Result<PgConnectOptions> {
     Ok(PgConnectOptions::from_str(url)?.ssl_mode(PgSslMode::Disable).application_name("copyhold demo"))
 }

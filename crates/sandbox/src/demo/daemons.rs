@@ -23,7 +23,7 @@ use super::{
     table_view::TableView,
 };
 
-/// Until a daemon is on the list of daemons.
+/// How long a daemon may take to register.
 const START_MAY_TAKE: Duration = Duration::from_mins(2);
 /// A free port may be taken by another process before the daemon binds it.
 const PORTS_TO_TRY: usize = 5;
@@ -50,14 +50,14 @@ pub(super) struct Daemon {
 }
 
 impl Daemons {
-    /// Starts one and waits until it is at work; says which.
+    /// Starts a daemon and waits until it is registered; returns a text that identifies it.
     pub(super) async fn start(&self, stage: &Environment, rows: &TableView) -> anyhow::Result<String> {
         let name = format!("daemon-{}", self.started.fetch_add(1, Ordering::Relaxed) + 1);
         for left in (0..PORTS_TO_TRY).rev() {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
             let process = stage.launch_daemon(&name, port)?;
             let process_id = process.id().context("a daemon ended while it started")?;
-            // On the list at once, so that it is ended whatever happens to us here.
+            // Listed at once, so that it is ended even if this function fails or is cancelled.
             self.lock().push(Daemon { name: name.clone(), number: 0, process_id, port, process });
             if let Some(number) = self.until_it_works(process_id, rows).await? {
                 return Ok(format!("daemon {number} (process {process_id})"));
@@ -72,7 +72,7 @@ impl Daemons {
         unreachable!("the last try returns")
     }
 
-    /// Its number; `None` if it has ended.
+    /// Waits until the daemon is registered; returns its number, or `None` if it has ended.
     async fn until_it_works(&self, process_id: u32, rows: &TableView) -> anyhow::Result<Option<i32>> {
         let deadline = Instant::now() + START_MAY_TAKE;
         while Instant::now() < deadline {
@@ -96,7 +96,7 @@ impl Daemons {
         self.lock().iter().map(|daemon| daemon.number).collect()
     }
 
-    /// Returns an error if a daemon exited that was not told to.
+    /// Returns an error if a daemon exited by itself.
     pub(super) fn check(&self, stage: &Environment) -> anyhow::Result<()> {
         for daemon in self.lock().iter_mut() {
             if let Some(status) = daemon.process.try_wait()? {
@@ -107,13 +107,13 @@ impl Daemons {
         Ok(())
     }
 
-    /// What those that live said last, for an error.
+    /// Returns the last log lines of the running daemons, for an error.
     pub(super) fn last_words(&self, stage: &Environment) -> String {
         let said = |daemon: &Daemon| format!("daemon {} said last\n{}", daemon.number, stage.log_tail(&daemon.name));
         self.lock().iter().map(said).collect::<Vec<_>>().join("\n")
     }
 
-    /// SIGKILL: it can do nothing any more, not even let go of what it holds. Returns when it is dead.
+    /// Kills a daemon with SIGKILL, so that it cannot even release its leases. Returns when it is dead.
     pub(super) async fn kill(&self, number: i32, stage: &Environment) -> anyhow::Result<Daemon> {
         let mut daemon = {
             let mut running = self.lock();
@@ -125,12 +125,12 @@ impl Daemons {
         Ok(daemon)
     }
 
-    /// Failed attempts by replica and class, as the daemons that live count them.
+    /// Returns failed attempts by replica and class, as the running daemons count them.
     pub(super) async fn failures(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         let ports: Vec<u16> = self.lock().iter().map(|daemon| daemon.port).collect();
         let mut sum = BTreeMap::<String, BTreeMap<String, u64>>::new();
         for port in ports {
-            // Figures for the summary's edge: a daemon that does not answer is not worth an error.
+            // The summary does not depend on these figures: a daemon that does not answer is no error.
             let page = timeout(Duration::from_secs(3), metrics(port)).await;
             let page = page.ok().and_then(Result::ok).unwrap_or_default();
             for (replica, class, count) in page.lines().filter_map(failures_of_line) {
@@ -140,7 +140,7 @@ impl Daemons {
         sum
     }
 
-    /// Asks all to end and waits for it; kills those that do not.
+    /// Sends SIGTERM to all daemons and waits; kills the ones that do not end in time.
     pub(super) async fn stop(&self, stage: &Environment) {
         let mut running = std::mem::take(&mut *self.lock());
         for daemon in &running {
@@ -149,7 +149,7 @@ impl Daemons {
         let deadline = Instant::now() + END_MAY_TAKE;
         for daemon in &mut running {
             if tokio::time::timeout_at(deadline, daemon.process.wait()).await.is_err() {
-                // If that fails too, the guardian kills it.
+                // If that fails too, the process guard kills it.
                 let _ = daemon.process.kill().await;
             }
             stage.forget(&daemon.name);

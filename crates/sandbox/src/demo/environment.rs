@@ -1,4 +1,4 @@
-//! What a demo runs on: PostgreSQL, three stores, a folder.
+//! The environment of a demo: PostgreSQL, three stores, a folder.
 
 use std::{
     fs,
@@ -23,29 +23,29 @@ use crate::{
 };
 
 const DATABASE: &str = "demo";
-/// Owns the tables; the daemons come as this role. It is no superuser.
+/// The owner of the tables and the role of the daemons. It is not a superuser.
 pub(super) const OWNER: &str = "copyhold";
-/// What the application comes as: it may register objects and nothing else.
+/// The role of the application: it may register objects and nothing else.
 pub(super) const APPLICATION: &str = "application";
 
-/// What a demo starts itself: PostgreSQL, three stores, a folder, and the processes in it.
+/// Everything that a demo starts: PostgreSQL, three stores, a folder, and the processes in it.
 #[derive(Debug)]
 pub(super) struct Environment {
     program: PathBuf,
-    guardian: ProcessGuard,
+    guard: ProcessGuard,
     cluster: Cluster,
     server: S3Server,
 }
 
 impl Environment {
-    /// Takes about two seconds. Not to be cut off: what was begun would end unawaited.
+    /// Starts everything, which takes about two seconds. Do not cancel it: the started processes would end unawaited.
     pub(super) async fn setup(program: PathBuf) -> anyhow::Result<Self> {
         let cluster = Cluster::start(postgres::Options::default()).await?;
         match Self::around(program, &cluster).await {
-            Ok((program, guardian, server)) => Ok(Self { program, guardian, cluster, server }),
+            Ok((program, guard, server)) => Ok(Self { program, guard, cluster, server }),
             Err(error) => {
                 let error = or_full(cluster.folder(), error);
-                // The first error is the one to tell; what is left is the guardian's to remove.
+                // The first error is the one to report; the process guard removes what is left.
                 let _ = cluster.stop().await;
                 Err(error)
             }
@@ -65,30 +65,31 @@ impl Environment {
         for replica in REPLICAS {
             server.create_bucket(&bucket(replica), BucketOptions::default());
         }
-        let guardian = ProcessGuard::start(None, "copyhold-demo", None).await?;
+        let guard = ProcessGuard::start(None, "copyhold-demo", None).await?;
         let config = config(&server, &cluster.socket_url_as(OWNER, DATABASE));
-        write_private(&guardian.folder().join("copyhold.toml"), &config)
-            .with_context(|| format!("cannot write to {}", guardian.folder().display()))?;
-        Ok((program, guardian, server))
+        write_private(&guard.folder().join("copyhold.toml"), &config)
+            .with_context(|| format!("cannot write to {}", guard.folder().display()))?;
+        Ok((program, guard, server))
     }
 
-    /// The error, said to come from a full disk if there is one: PostgreSQL and daemons word that in many ways.
+    /// Returns the error, with the context of a full disk if there is one: PostgreSQL and daemons report that in many
+    /// ways.
     pub(super) fn or_full(&self, error: anyhow::Error) -> anyhow::Error {
-        let folder = if is_full(self.guardian.folder()) { self.guardian.folder() } else { self.cluster.folder() };
+        let folder = if is_full(self.guard.folder()) { self.guard.folder() } else { self.cluster.folder() };
         or_full(folder, error)
     }
 
-    /// Ends everything and removes all that is on disk. The daemons have ended before, or are killed.
+    /// Ends everything and removes all files. Daemons that are still running are killed.
     pub(super) async fn teardown(self) -> anyhow::Result<()> {
-        let guardian = self.guardian.dismiss().await;
+        let guard = self.guard.dismiss().await;
         self.server.stop().await;
         self.cluster.stop().await?;
-        guardian.context("cannot clean up")
+        guard.context("cannot clean up")
     }
 
-    /// The configuration of the daemons.
+    /// Returns the path of the daemons' configuration.
     pub(super) fn config(&self) -> PathBuf {
-        self.guardian.folder().join("copyhold.toml")
+        self.guard.folder().join("copyhold.toml")
     }
 
     pub(super) fn server(&self) -> &S3Server {
@@ -103,12 +104,12 @@ impl Environment {
         client::connect(&self.server)
     }
 
-    /// For this role.
+    /// Returns the URL of the database for this role.
     pub(super) fn database(&self, role: &str) -> String {
         self.cluster.socket_url_as(role, DATABASE)
     }
 
-    /// How to look at the tables from another terminal, and the daemons' state.
+    /// Returns commands that show the tables and the daemons' state from another terminal.
     pub(super) fn ways_to_look(&self) -> [String; 2] {
         let (folder, port) = (self.cluster.folder().display(), self.cluster.port());
         [
@@ -117,15 +118,15 @@ impl Environment {
         ]
     }
 
-    /// `copyhold migrate`.
+    /// Runs `copyhold migrate`.
     pub(super) async fn migrate(&self) -> anyhow::Result<()> {
         let status = self.launch("migrate", &["migrate"], None)?.wait().await?;
-        self.guardian.forget("migrate");
+        self.guard.forget("migrate");
         if !status.success() {
-            bail!("copyhold migrate failed; it said\n{}", self.guardian.log_tail("migrate"));
+            bail!("copyhold migrate failed; it said\n{}", self.guard.log_tail("migrate"));
         }
         let mut connection = PgConnection::connect_with(&options(&self.database(OWNER))?).await?;
-        // The application's rights, and no more: it cannot forge a copy's time, nor a lease.
+        // The application's rights only: it can forge neither a copy's time nor a lease.
         let grants = format!(
             "GRANT USAGE ON SCHEMA copyhold TO {APPLICATION};
              GRANT INSERT (object_key, size_bytes, b2) ON copyhold.object_copies TO {APPLICATION};
@@ -136,16 +137,16 @@ impl Environment {
         Ok(connection.close().await?)
     }
 
-    /// `copyhold run`, its pages at this port of 127.0.0.1.
+    /// Starts `copyhold run`, with its HTTP pages at this port of 127.0.0.1.
     pub(super) fn launch_daemon(&self, name: &str, port: u16) -> anyhow::Result<Child> {
         self.launch(name, &["run"], Some(port))
     }
 
     fn launch(&self, name: &str, arguments: &[&str], port: Option<u16>) -> anyhow::Result<Child> {
-        let launched = self.guardian.launch(name, End::Kill, &self.program, None, |command| {
+        let launched = self.guard.launch(name, End::Kill, &self.program, None, |command| {
             command.arg("--config").arg(self.config()).args(arguments);
             for (variable, _) in std::env::vars_os() {
-                // What is set for a daemon of the user's own is not meant for these.
+                // Variables for the user's own daemon must not affect these.
                 if variable.as_encoded_bytes().starts_with(b"COPYHOLD_") {
                     command.env_remove(variable);
                 }
@@ -157,14 +158,14 @@ impl Environment {
         launched.with_context(|| format!("cannot run {}", self.program.display()))
     }
 
-    /// After the process of that name was waited for.
+    /// Forgets the process of that name, which was waited for.
     pub(super) fn forget(&self, name: &str) {
-        self.guardian.forget(name);
+        self.guard.forget(name);
     }
 
-    /// What a process said last.
+    /// Returns the last lines of a process's log.
     pub(super) fn log_tail(&self, name: &str) -> String {
-        self.guardian.log_tail(name)
+        self.guard.log_tail(name)
     }
 }
 
@@ -181,21 +182,21 @@ fn is_full(folder: &Path) -> bool {
     const PROBE_BYTES: usize = 256 << 10;
     let probe = folder.join("probe");
     let written = fs::write(&probe, vec![1; PROBE_BYTES]);
-    // Whether it was made or not, it is of no use any more.
+    // Removed whether or not it was written.
     let _ = fs::remove_file(&probe);
     written.is_err_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
 }
 
-/// PostgreSQL may have freed some since.
+/// Returns whether PostgreSQL reported a full disk; it may have freed space since.
 fn says_full(error: &(dyn std::error::Error + 'static)) -> bool {
     let code = error.downcast_ref::<sqlx::Error>().and_then(|e| e.as_database_error()?.code());
     code.is_some_and(|code| code == "53100")
 }
 
-/// Asks a process to end as an operator would.
+/// Sends SIGTERM to a process, as an operator would.
 pub(super) fn terminate(child: &Child) {
     if let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = kill_process(pid, Signal::TERM);
     }
 }
@@ -204,7 +205,7 @@ pub(super) fn bucket(replica: &str) -> String {
     format!("demo-{replica}")
 }
 
-/// Short times, so that a play is short too.
+/// Returns the daemons' configuration, with short times so that the demo is short too.
 fn config(server: &S3Server, database: &str) -> String {
     let common = format!(
         r#"# Made by `copyhold demo`, gone when it ends.

@@ -1,6 +1,6 @@
-//! What goes wrong in a play, always: a daemon is killed, and a store fails for some seconds.
+//! The failures of every demo: a daemon is killed, and a store fails for some seconds.
 //!
-//! Both come by count of uploads and not by time, so that they come in every play, however short and fast.
+//! Both start by the number of uploads and not by time, so that they happen in every demo, however short and fast.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use super::{
 };
 use crate::s3::{Fault, InjectedFault, Op, PauseGate, When};
 
-/// Copies of objects up to this size are single uploads, whatever the daemons' threshold is.
+/// A copy of an object up to this size is a single upload, whatever the daemons' threshold is.
 const CERTAINLY_WHOLE: u64 = 4 << 20;
 /// The store of the replica that fails, and of the one that hesitates.
 const FAILING: &str = "wasabi";
 const HESITATING: &str = "scw";
-/// How long a store hesitates at most so that work piles up in the daemons' hands.
+/// How long a store delays its answers at most, so that the daemons hold leases.
 const PILE_UP: Duration = Duration::from_millis(500);
 
-/// Both accidents, prepared before the first object is copied.
+/// Both failures, prepared before the first object is copied.
 #[derive(Debug)]
 pub(super) struct Failures {
     seed: u64,
@@ -36,7 +36,7 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// One store is to hesitate after a third of the uploads, another to fail after three fifths.
+    /// Injects the faults: one store delays its answers after a third of the uploads, another fails after three fifths.
     pub(super) fn prepare(stage: &Environment, objects: &[Object], seed: u64) -> Self {
         let uploads = objects.iter().filter(|object| object.size_bytes() <= CERTAINLY_WHOLE).count() as u64;
         let gate = PauseGate::new();
@@ -49,10 +49,10 @@ impl Failures {
         }
     }
 
-    /// Kills one daemon with SIGKILL while it surely holds leases.
+    /// Kills one daemon with SIGKILL while it certainly holds leases.
     ///
-    /// Copies of small objects take a millisecond: at any instant a daemon may hold nothing. So one store is made
-    /// to hesitate: the daemon that uploads to it holds its leases until the answer comes, and dies before.
+    /// Copies of small objects take a millisecond: at any instant a daemon may hold no lease. So one store delays its
+    /// answers: the daemon that uploads to it holds its leases until the answer arrives, and is killed before.
     pub(super) async fn kill_one(
         &self,
         stage: &Environment,
@@ -64,14 +64,14 @@ impl Failures {
         let deadline = Instant::now() + PILE_UP;
         let victim = loop {
             let (leases, number) = most_leases(daemons, rows).await?;
-            // A lease is committed before the upload that it is for begins, so there is one by now.
+            // A lease is committed before its upload begins, so there is one by now.
             if leases >= 8 || (leases > 0 && Instant::now() > deadline) {
                 break number;
             }
             sleep(Duration::from_millis(20)).await;
         };
         let dead = daemons.kill(victim, stage).await?;
-        // What it sent to PostgreSQL last may have been done after its death: only now is it known what it left.
+        // PostgreSQL may have executed the daemon's last statements after its death: only now are its leases known.
         let held = self.what_it_left(dead.number, rows).await?;
         self.gate.open();
         self.hesitation.clear();
@@ -84,7 +84,7 @@ impl Failures {
         Ok(Killed { held_leases: held.len(), rescued_leases: 0, keys: held })
     }
 
-    /// Rows that a dead daemon holds, once its last statements have ended.
+    /// Returns the rows that a dead daemon holds, once its last statements have ended.
     async fn what_it_left(&self, number: i32, rows: &TableView) -> anyhow::Result<Vec<String>> {
         let mut held = rows.held_by(number).await?;
         loop {
@@ -97,7 +97,7 @@ impl Failures {
         }
     }
 
-    /// Lets one store fail for some seconds, half of its answers 503, the others resets.
+    /// Has one store fail for some seconds: half of its answers are 503, the others are resets.
     pub(super) async fn fail_one_store(&self, stage: &Environment, audience: &dyn ProgressDisplay) -> FailingStore {
         self.first_failure.struck(1).await;
         let begun = Instant::now();
@@ -105,7 +105,7 @@ impl Failures {
         let store = stage.bucket(FAILING);
         let busy = store.order(Fault::slow_down(), When::always().chance(0.5, rng.random()));
         let broken = store.order(Fault::Reset, When::always());
-        // It stands before those two, and would leave them nothing to do.
+        // This fault precedes those two, and would leave them no calls.
         self.first_failure.clear();
         let seconds = rng.random_range(3.0..5.0);
         audience.say(&format!("{FAILING} fails: its answers are 503 SlowDown and connection resets"));

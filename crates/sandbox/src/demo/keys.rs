@@ -1,9 +1,9 @@
-//! Keys as applications really use them, including bad practice.
+//! Keys as real applications use them, including bad practice.
 
 use copyhold_core::domain::MAX_KEY_BYTES;
 use rand::{RngExt as _, rngs::StdRng, seq::IndexedRandom as _};
 
-/// Each is a trap that some store, client or proxy is known to fall into.
+/// Keys that some store, client or proxy is known to handle wrongly.
 const ODD: [&str; 30] = [
     "p",
     "p/q",
@@ -37,7 +37,7 @@ const ODD: [&str; 30] = [
     "~tilde!$()[]{}|^`@",
 ];
 
-/// What random keys are made of, beside letters.
+/// The parts of random keys, beside letters.
 const FRAGMENTS: [&str; 24] = [
     "/",
     "/",
@@ -65,7 +65,8 @@ const FRAGMENTS: [&str; 24] = [
     "~",
 ];
 
-/// `count` keys, no two alike: traps, random mixtures of them, and mostly what a photo application would choose.
+/// Returns `count` different keys: traps, random mixtures of them, and mostly keys that a photo application would
+/// choose.
 pub(super) fn keys(count: usize, rng: &mut StdRng) -> Vec<String> {
     let mut keys: Vec<String> = traps();
     // With few objects at least half of them are ordinary.
@@ -84,7 +85,7 @@ fn traps() -> Vec<String> {
     ODD.into_iter().map(str::to_owned).chain([longest, longest_of_two_bytes]).collect()
 }
 
-/// Its number makes it unique.
+/// Returns a random mixture of the traps; its number makes it unique.
 fn mixture(number: usize, rng: &mut StdRng) -> String {
     let mut key = String::new();
     for _ in 0..rng.random_range(1..=8) {

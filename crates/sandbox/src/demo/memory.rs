@@ -5,15 +5,15 @@ use bytesize::ByteSize;
 
 use super::{REPLICAS, objects::Object};
 
-/// PostgreSQL, two daemons and ourselves, beside the objects.
+/// Memory for PostgreSQL, two daemons and this process, without the objects.
 const BESIDE: u64 = 512 << 20;
 
-/// Bytes that the stores will hold: every object once per replica.
+/// Returns the bytes that the stores will hold: every object once per replica.
 pub(super) fn of(objects: &[Object]) -> u64 {
     objects.iter().map(Object::size_bytes).sum::<u64>() * REPLICAS.len() as u64
 }
 
-/// An error if the machine, or the container that we are in, has less memory left than the play takes.
+/// Returns an error if the machine, or this process's container, has less memory left than the demo takes.
 pub(super) fn check(objects: &[Object]) -> anyhow::Result<()> {
     let (stores, available) = (of(objects), available());
     if available.is_some_and(|available| stores + BESIDE > available) {
@@ -29,12 +29,12 @@ pub(super) fn check(objects: &[Object]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `None`: the system does not report it.
+/// Returns the free memory; `None`: the system does not report it.
 fn available() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_available(&text));
     let number =
         |name: &str| -> Option<u64> { fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse().ok() };
-    // `memory.max` is "max" where there is no limit.
+    // `memory.max` is "max" if there is no limit.
     let container = number("memory.max").map(|most| most.saturating_sub(number("memory.current").unwrap_or(0)));
     [machine, container].into_iter().flatten().min()
 }

@@ -1,8 +1,8 @@
-//! `copyhold demo`: the whole system as a play, on real parts.
+//! `copyhold demo`: runs the whole system on private servers.
 //!
 //! Two daemons, which are processes of their own, copy what an application uploads and registers; one of them is
-//! killed, one store fails; an independent reader then compares everything. The rule: what is told at the end was
-//! looked up in the database or read back from the stores, and nothing of the play outlives it.
+//! killed, one store fails; an independent reader then compares everything. The rule: every result was read from the
+//! database or from the stores, and nothing of the demo outlives it.
 
 mod application;
 mod background_load;
@@ -25,44 +25,44 @@ use tokio_util::sync::CancellationToken;
 
 pub use summary::{Comparison, Daemons, FailingStore, Finding, Killed, Summary, Waits};
 
-/// The replicas of every play, the primary first.
+/// The replicas of every demo, the primary first.
 pub const REPLICAS: [&str; 3] = ["b2", "wasabi", "scw"];
 
-/// What is to be played.
+/// The options of a demo.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// This program, which the daemons are to be.
+    /// The program that the daemons run: this one.
     pub program: PathBuf,
     pub objects: usize,
     pub largest_bytes: u64,
     pub seed: u64,
-    /// End after the comparison; else a trickle goes on until `stop`.
+    /// End after the comparison; otherwise a light load runs until `stop`.
     pub once: bool,
 }
 
-/// Who is told how it goes.
+/// The receiver of the demo's reports.
 pub trait ProgressDisplay: Send + Sync {
-    /// Something has happened.
+    /// Reports an event.
     fn say(&self, what: &str);
-    /// How far it is, some times a second.
+    /// Reports the progress, some times a second.
     fn show(&self, progress: &Progress);
-    /// The result; with a trickle to follow it is not the end.
+    /// Reports the result; a background load may follow.
     fn sum_up(&self, summary: &Summary);
 }
 
-/// How far it is.
+/// The progress of a demo.
 #[derive(Debug, Clone)]
 pub enum Progress {
     Copying {
         objects: usize,
-        /// Uploaded to the primary, and registered.
+        /// Objects uploaded to the primary and registered.
         registered: usize,
-        /// On record there.
+        /// Copies recorded there.
         wasabi: usize,
         scw: usize,
-        /// Objects that daemons hold.
+        /// Objects that daemons have leased.
         leased: usize,
-        /// Copies that failed and are not there yet.
+        /// Copies that failed and are not recorded yet.
         failing: usize,
     },
     Comparing {
@@ -71,16 +71,16 @@ pub enum Progress {
     },
     Trickling {
         registered: usize,
-        /// On record at every replica, read back and compared.
+        /// Objects recorded at every replica, read back and compared.
         everywhere: usize,
         /// Copies that are wrong or missing.
         wrong: usize,
-        /// Of the last minute.
+        /// Waits of the last minute.
         waits: Option<Waits>,
     },
 }
 
-/// Plays until its end or until `stop`, and leaves nothing behind. `None`: it was stopped before the summary.
+/// Runs a demo to its end or until `stop`, and leaves nothing behind. `None`: it was stopped before the summary.
 pub async fn run(
     request: Request,
     audience: &dyn ProgressDisplay,

@@ -1,4 +1,4 @@
-//! The objects of a play: which keys, how long, with what metadata, all of it from one seed.
+//! The objects of a demo: keys, sizes and metadata, all from one seed.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use crate::s3::Synthetic;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-/// Longer ones are uploaded in parts by every sensible application, and copied in parts by us.
+/// Applications usually upload larger objects in parts, and Copyhold copies them in parts.
 const LARGE_FROM: u64 = 17 * MIB;
 /// Most objects are smaller than this.
 const SMALL_UP_TO: u64 = 64 * KIB;
 const MEDIUM_UP_TO: u64 = 4 * MIB;
-/// However many objects there are, so many of them are of medium size, which have most of the bytes.
+/// The number of objects of medium size, whatever the total number; they have most of the bytes.
 const MEDIUM_AT_MOST: usize = 40;
-/// What the large ones have together, unless the largest alone has more.
+/// The bytes of all large objects together, unless the largest alone has more.
 const LARGE_BYTES: u64 = 96 * MIB;
 
-/// One object as the application has it. Its bytes follow from the seed and take no memory.
+/// One object of the application. Its bytes follow from the seed and take no memory.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Object {
     pub(super) key: String,
@@ -28,7 +28,7 @@ pub(super) struct Object {
     pub(super) metadata: Metadata,
 }
 
-/// What the application says of an object beside its bytes.
+/// The metadata that the application sends with an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Metadata {
     pub(super) content_type: Option<&'static str>,
@@ -42,13 +42,14 @@ impl Object {
         self.content.size_bytes
     }
 
-    /// In one buffer; for objects and parts that fit.
+    /// Returns the bytes in one buffer, for objects and parts that fit into memory.
     pub(super) fn bytes(&self, range: std::ops::Range<u64>) -> Bytes {
         self.content.pieces(range).collect::<Vec<_>>().concat().into()
     }
 }
 
-/// The same arguments always make the same objects. In random order, so that large and odd ones come in between.
+/// Makes the objects; the same arguments make the same ones. They are in random order, so that large and odd ones come
+/// in between.
 pub(super) fn objects(count: usize, largest_bytes: u64, seed: u64) -> Vec<Object> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut keys = keys::keys(count, &mut rng);
@@ -63,7 +64,7 @@ pub(super) fn objects(count: usize, largest_bytes: u64, seed: u64) -> Vec<Object
     keys.into_iter().zip(sizes).map(object).collect()
 }
 
-/// Log-uniform: as many between 10 and 100 bytes as between 1 and 10 KiB. One is empty.
+/// Draws log-uniform sizes: as many between 10 and 100 bytes as between 1 and 10 KiB. One is empty.
 fn sizes(count: usize, largest_bytes: u64, rng: &mut StdRng) -> Vec<u64> {
     let mut sizes = Vec::with_capacity(count);
     if count > 1 {

@@ -1,6 +1,6 @@
-//! Reads everything back and compares it with what the application has, byte by byte.
+//! Reads all objects back and compares them with the application's, byte by byte.
 //!
-//! It shares no code with the copying: requests of its own, and bytes of the generator.
+//! It shares no code with the engine: it makes its own requests and compares with the generator's bytes.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Reader(Client);
 
-/// What a look at one object on one replica found.
+/// The result of reading one object at one replica.
 #[derive(Debug)]
 enum ReadResult {
     Equal,
@@ -35,7 +35,7 @@ impl Reader {
         Ok(Self(stage.client()?))
     }
 
-    /// Every object on every replica, and what is there beside them. `told` hears how many are done.
+    /// Compares every object at every replica, and finds objects that should not be there. `told` gets the number done.
     pub(super) async fn compare_all(
         &self,
         stage: &Environment,
@@ -45,7 +45,7 @@ impl Reader {
         let mut comparison = self.compare(objects.iter(), told).await;
         let known: HashSet<&str> = objects.iter().map(|object| object.key.as_str()).collect();
         for replica in REPLICAS {
-            // Asked in the process and not by a listing, in which not every key can be written.
+            // Read in this process instead of by a listing, because a listing cannot represent every key.
             for key in stage.bucket(replica).keys().into_iter().filter(|key| !known.contains(key.as_str())) {
                 comparison.extra += 1;
                 comparison.keep(finding(replica, &key, "it was never uploaded"));
@@ -54,7 +54,7 @@ impl Reader {
         comparison
     }
 
-    /// These objects on every replica.
+    /// Compares these objects at every replica.
     pub(super) async fn compare<'a>(
         &self,
         objects: impl Iterator<Item = &'a Object>,
@@ -104,7 +104,7 @@ fn said(error: &SdkError<GetObjectError>) -> String {
     message.map_or_else(|| format!("{code} ({error})"), |message| format!("{code}: {message}"))
 }
 
-/// The first header that is not as the application said it.
+/// Returns the first header that is not as the application sent it.
 fn differing(wanted: &Metadata, answer: &GetObjectOutput) -> Option<String> {
     let headers = [
         ("content-type", wanted.content_type, &answer.content_type),
@@ -112,7 +112,7 @@ fn differing(wanted: &Metadata, answer: &GetObjectOutput) -> Option<String> {
         ("content-disposition", wanted.content_disposition, &answer.content_disposition),
     ];
     for (name, wanted, found) in headers {
-        // What was not said is the store's to choose: S3 then calls the content binary/octet-stream.
+        // The store chooses a header that was not sent: S3 then returns the type binary/octet-stream.
         if wanted.is_some() && found.as_deref() != wanted {
             return Some(format!("{name} is {found:?} instead of {wanted:?}"));
         }

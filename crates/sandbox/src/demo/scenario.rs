@@ -1,4 +1,4 @@
-//! The main act of a demo: everything is copied while accidents happen, then read back and compared.
+//! The main part of a demo: everything is copied while failures happen, then read back and compared.
 
 use std::{cell::Cell, time::Duration};
 
@@ -17,11 +17,11 @@ use super::{
     table_view::{Counts, TableView},
 };
 
-/// Nothing moves for so long only if something is broken: a lease and a back-off are far shorter.
+/// Without progress for this long something is broken: a lease and a back-off are far shorter.
 const PATIENCE: Duration = Duration::from_mins(5);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// All who take part.
+/// The participants of a demo.
 pub(super) struct Scenario<'a> {
     pub(super) stage: &'a Environment,
     pub(super) request: &'a Request,
@@ -34,7 +34,7 @@ pub(super) struct Scenario<'a> {
 }
 
 impl Scenario<'_> {
-    /// Copies everything with both accidents on the way, then compares it.
+    /// Copies everything while both failures happen, then compares it.
     pub(super) async fn main_act(&self) -> anyhow::Result<Summary> {
         self.audience.say("PostgreSQL and the stores b2, wasabi and scw have started");
         self.stage.migrate().await?;
@@ -56,7 +56,7 @@ impl Scenario<'_> {
         Ok(())
     }
 
-    /// The application brings its objects, both accidents happen, the daemons copy: all at the same time.
+    /// Runs the application, both failures and the daemons at the same time.
     async fn copy_all(&self, accidents: &Failures) -> anyhow::Result<(Killed, FailingStore)> {
         let over = Cell::new(false);
         let accidents = async {
@@ -71,7 +71,7 @@ impl Scenario<'_> {
         Ok(both)
     }
 
-    /// Waits until everything is on record everywhere and the accidents are over.
+    /// Waits until everything is recorded everywhere and the failures are over.
     async fn until_copied(&self, over: &Cell<bool>) -> anyhow::Result<()> {
         let mut last = (0, Counts::default());
         let mut moved = Instant::now();
@@ -140,7 +140,7 @@ impl Scenario<'_> {
         })
     }
 
-    /// Uploads to this replica beyond one per key.
+    /// Returns the uploads to this replica beyond one per key.
     fn repeated(&self, replica: &str) -> u64 {
         self.stage.bucket(replica).counts(|counts| counts.writes_by_key().values().map(|writes| writes - 1).sum())
     }

@@ -1,4 +1,4 @@
-//! The order of a demo: a sandbox is made, everything is copied and compared, a trickle goes on until it is stopped.
+//! The order of a demo: sets up a sandbox, copies and compares everything, and runs a light load until it is stopped.
 
 use bytesize::ByteSize;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use super::{
     table_view::TableView,
 };
 
-/// Plays everything in a sandbox of its own, which is gone afterwards.
+/// Runs a demo in its own sandbox, which it removes afterwards.
 pub(super) async fn run(
     request: Request,
     audience: &dyn ProgressDisplay,
@@ -36,7 +36,7 @@ pub(super) async fn run(
 
     let stage = Environment::setup(request.program.clone()).await?;
     let played = on(&stage, &request, &objects, audience, stop).await.map_err(|error| stage.or_full(error));
-    // Also after an error: what was begun is to end before we do.
+    // Also after an error: all started processes must end before this function returns.
     let struck = stage.teardown().await;
     let summary = played?;
     struck?;

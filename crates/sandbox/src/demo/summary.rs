@@ -1,20 +1,20 @@
-//! What a demo has shown, as one document.
+//! The results of a demo, as one document.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
-/// What a play showed; with `--json` this is the document.
+/// The results of a demo; `--json` prints this document.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
     pub seed: u64,
-    /// Objects that were uploaded and registered, and their bytes on one replica.
+    /// Objects that were uploaded and registered, and their bytes at one replica.
     pub objects: usize,
     pub bytes: u64,
     pub largest_bytes: u64,
     /// Copies that the daemons made and recorded: one per object and replica but the primary.
     pub copies: usize,
-    /// From the first registration to the last record, all accidents included.
+    /// The time from the first registration to the last record, including all failures.
     pub seconds: f64,
     pub copies_per_second: f64,
     pub bytes_per_second: f64,
@@ -23,18 +23,18 @@ pub struct Summary {
     pub daemons: Daemons,
     pub killed: Killed,
     pub failing_store: FailingStore,
-    /// Failed attempts by replica and class, as the daemons counted them that live; all were made again.
+    /// Failed attempts by replica and class, as the surviving daemons counted them; all were retried.
     pub failed_attempts: BTreeMap<String, BTreeMap<String, u64>>,
-    /// From registration to record, by replica.
+    /// The time from registration to record, by replica.
     pub waits: BTreeMap<String, Waits>,
-    /// Uploads to a replica beyond one per object: what the accidents cost.
+    /// Uploads to a replica beyond one per object: the cost of the failures.
     pub repeated_uploads: u64,
     /// Multipart uploads that were neither completed nor aborted.
     pub unfinished_uploads: usize,
 }
 
 impl Summary {
-    /// The summary of a play without objects: two daemons, one of them killed. For tests to change.
+    /// Makes the summary of a demo without objects: two daemons, one of them killed. For tests to change.
     #[must_use]
     pub fn nothing() -> Self {
         Self {
@@ -57,24 +57,24 @@ impl Summary {
         }
     }
 
-    /// Nothing is wrong, missing, or there without having been uploaded.
+    /// Returns whether no object is wrong, missing, or there without having been uploaded.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.comparison.is_good() && self.killed.rescued_leases == self.killed.held_leases
     }
 }
 
-/// What the independent reader found.
+/// The findings of the independent reader.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Comparison {
     /// Objects that were read back, counted on each replica.
     pub compared: usize,
-    /// Of those that were equal.
+    /// Objects that were equal.
     pub compared_bytes: u64,
     pub wrong: usize,
     pub missing: usize,
     pub extra: usize,
-    /// The first few that were not as they should be.
+    /// The first few objects that were wrong.
     pub examples: Vec<Finding>,
 }
 
@@ -86,7 +86,7 @@ impl Comparison {
 }
 
 impl Comparison {
-    /// Takes over what another one found.
+    /// Adds the findings of another comparison.
     pub(super) fn add(&mut self, other: Self) {
         self.compared += other.compared;
         self.compared_bytes += other.compared_bytes;
@@ -96,7 +96,7 @@ impl Comparison {
         other.examples.into_iter().for_each(|finding| self.keep(finding));
     }
 
-    /// As an example, if it is one of the first.
+    /// Adds the object as an example, if it is one of the first.
     pub(super) fn keep(&mut self, finding: Finding) {
         const EXAMPLES: usize = 10;
         if self.examples.len() < EXAMPLES {
@@ -122,9 +122,9 @@ pub struct Daemons {
 /// The daemon that was killed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Killed {
-    /// Objects whose lease it held when it died.
+    /// Objects that it had leased when it died.
     pub held_leases: usize,
-    /// Those of them that others copied everywhere.
+    /// Objects of these that others copied everywhere.
     pub rescued_leases: usize,
     #[serde(skip)]
     pub(super) keys: Vec<String>,
@@ -148,7 +148,7 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// `None` of none. Of µs; rows whose clock ran backwards waited no time.
+    /// Computes the percentiles of waits in µs; `None`: there are none. Rows whose clock ran backwards count as 0.
     pub(super) fn of(mut micros: Vec<i64>) -> Option<Self> {
         micros.sort_unstable();
         let seconds = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0)).as_secs_f64();
@@ -160,7 +160,8 @@ impl Waits {
     }
 }
 
-/// By nearest rank: the smallest value that at least so many percent of all do not exceed. `sorted` rises.
+/// Returns the percentile by nearest rank: the smallest value that at least this share of all do not exceed. `sorted`
+/// is ascending.
 fn percentile(sorted: &[i64], percent: usize) -> Option<i64> {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied()

@@ -11,8 +11,8 @@ use super::SandboxError;
 #[derive(Debug, Clone)]
 pub(super) struct Binaries(PathBuf);
 
-/// Folders whose names begin so have one version each; the programs are in a folder `bin` below,
-/// but for Alpine, which puts them there directly.
+/// Folders whose names begin so have one version each. The programs are in a folder `bin` below;
+/// Alpine puts them there directly.
 const VERSIONED: &[(&str, &str)] = &[
     ("/usr/lib/postgresql", ""),
     ("/usr", "pgsql-"),
@@ -28,7 +28,7 @@ const PLAIN: &[&str] =
     &["/usr/local/pgsql/bin", "/opt/homebrew/opt/postgresql/bin", "/usr/local/opt/postgresql/bin", "/usr/local/bin"];
 
 impl Binaries {
-    /// The first of PATH, what `pg_config` says, and the places where systems put them, newest version first.
+    /// Returns the first of PATH, the folder of `pg_config`, and the usual places of systems, newest version first.
     pub(super) async fn find() -> Result<Self, SandboxError> {
         let path = env::var_os("PATH").unwrap_or_default();
         let mut candidates: Vec<PathBuf> = env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
@@ -52,7 +52,7 @@ impl Binaries {
     }
 }
 
-/// The places as an operator would write them.
+/// Returns the searched places for messages.
 fn patterns() -> Vec<String> {
     let versioned = VERSIONED.iter().map(|(folder, prefix)| format!("{folder}/{prefix}*/bin"));
     versioned.chain(PLAIN.iter().map(|folder| (*folder).to_owned())).collect()
@@ -62,7 +62,7 @@ fn has_server(folder: &Path) -> bool {
     ["initdb", "postgres"].iter().all(|program| folder.join(program).is_file())
 }
 
-/// Comes with the client libraries too: that it answers does not mean that there is a server.
+/// Asks `pg_config`, which comes with the client libraries too: its answer does not mean that there is a server.
 async fn from_pg_config() -> Option<PathBuf> {
     let output = tokio::process::Command::new("pg_config").arg("--bindir").output().await.ok()?;
     let folder = String::from_utf8(output.stdout).ok()?;
@@ -82,7 +82,7 @@ fn newest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     found.into_iter().flat_map(|(_, folder)| [folder.join("bin"), folder]).collect()
 }
 
-/// `15`, or `9.6` as it was once.
+/// Parses `15`, or `9.6` as in old versions.
 fn version(text: &str) -> Option<f64> {
     text.parse().ok().filter(|version: &f64| version.is_finite())
 }

@@ -67,7 +67,7 @@ async fn a_cluster_answers_and_is_gone_after_stop() {
 async fn stop_removes_everything_even_if_the_guardian_was_killed() {
     let mut cluster = Cluster::start(Options::for_tests()).await.unwrap();
     let folder = cluster.folder().to_path_buf();
-    cluster.guardian.kill().await;
+    cluster.guard.kill().await;
     cluster.stop().await.unwrap();
     assert!(!folder.exists());
 }
@@ -158,7 +158,7 @@ async fn a_start_that_is_given_up_half_way_leaves_nothing_behind() {
         })
         .await;
         starting.abort();
-        // Cannot fail but by being aborted, or by having just finished.
+        // Fails only if it was aborted or has just finished.
         let _ = starting.await;
         eventually("the folder is gone", || is_empty(parent.path())).await;
     }
@@ -196,7 +196,7 @@ fn a_full_disk_is_called_that() {
     assert!(matches!(error, SandboxError::DiskFull { .. }), "{error}");
 }
 
-/// Runs one of the tests below in a process of its own, which does its part because of the variable.
+/// Runs one of the tests below in a process of its own, which does its part if the variable is set.
 fn this_test_in_a_child(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "--nocapture", &format!("postgres::tests::{name}")]);
@@ -228,7 +228,7 @@ async fn nothing_is_left_of_a_cluster_whose_owner_is_killed() {
         url = line.strip_prefix("url ").map_or(url, str::to_owned);
     }
     assert_eq!(answer(&url).await.unwrap(), 1);
-    // SIGKILL: it cannot clean up anything itself.
+    // SIGKILL: the process cannot clean up anything itself.
     owner.kill().await.unwrap();
     eventually("the folder is gone", || !Path::new(&folder).exists()).await;
     assert!(answer(&url).await.is_err(), "the server is gone");
@@ -243,7 +243,7 @@ async fn an_ordinary_user_can_have_a_cluster_too() {
         assert_eq!(answer(&cluster.url("postgres")).await.unwrap(), 1);
         return cluster.stop().await.unwrap();
     }
-    // Where that user can run it: our own build folder may be closed to them.
+    // In a folder where that user can run it: the build folder may be closed to that user.
     let folder = open_folder();
     let copy = folder.path().join("tests");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();

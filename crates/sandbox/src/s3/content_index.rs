@@ -49,7 +49,8 @@ impl Recognised {
         match self {
             Self::Computed(hash) => hash.finalize().into(),
             Self::Declared { md5, content } if content == received => md5,
-            // Another content has another MD5. Which one is irrelevant: a body that differs from its declaration is not kept.
+            // Another content has another MD5. Which one is irrelevant: a body that differs from its declaration is not
+            // kept.
             Self::Declared { md5, .. } => md5.map(|byte| !byte),
         }
     }

@@ -1,4 +1,4 @@
-//! The application: it uploads objects, replaces some, and knows what each must be.
+//! The application: it uploads objects, replaces some, and records the content that each must have.
 
 use std::{
     collections::BTreeMap,
@@ -21,23 +21,23 @@ use tokio::{
 use super::{environment::Environment, keys::Keys, patiently};
 
 const PAUSE: Duration = Duration::from_millis(100);
-/// Objects of one transaction at most.
+/// The most objects of one transaction.
 const AT_ONCE: u32 = 8;
 const LARGEST_SMALL: u64 = 64 << 10;
-/// Now and then one that is copied in parts.
+/// The size of an occasional object that is copied in parts.
 const ONE_LARGE_IN: u32 = 150;
 const LARGE: u64 = (16 << 20) + 4321;
-/// Where keys may change, so many uploads replace an earlier object, ...
+/// If keys may change, this share of uploads replaces an earlier object, ...
 const REPLACES: f64 = 0.1;
-/// ... and so many follow a deletion of its row.
+/// ... and this share follows a deletion of its row.
 const DELETES: f64 = 0.03;
-/// Objects after a promotion whose rows are not deleted: daemons may take what stands at the former primary, and is a few
-/// seconds older, for the application's.
+/// The number of objects after a promotion whose rows are not deleted: the object at the former primary is a few
+/// seconds older, and daemons may take it for the application's.
 const SPARED: u32 = 200;
 
-/// What the application has uploaded, and where it uploads to.
+/// What the application has uploaded, and the replica that it uploads to.
 pub(super) struct Application {
-    /// Contents in the order in which they followed one another.
+    /// The contents of each key, in the order of their uploads.
     contents: Mutex<BTreeMap<String, Vec<Content>>>,
     primary: RwLock<Primary>,
     deleted: AtomicUsize,
@@ -57,10 +57,10 @@ impl Primary {
     }
 }
 
-/// How an object is registered that is not new.
+/// How an object that is not new is registered.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ReRegistration {
-    /// By `register`.
+    /// `register` is called.
     Registered,
     /// Its row is deleted, and inserted again in the same transaction.
     AtOnce,
@@ -74,32 +74,32 @@ impl Application {
         Self { contents: Mutex::default(), primary, deleted: AtomicUsize::new(0) }
     }
 
-    /// The primary, which stays so while this is held.
+    /// Returns the primary, which does not change while the guard is held.
     pub(super) async fn primary(&self) -> RwLockReadGuard<'_, Primary> {
         self.primary.read().await
     }
 
-    /// Stops uploading while this is held.
+    /// Stops uploads while the guard is held.
     pub(super) async fn stop(&self) -> RwLockWriteGuard<'_, Primary> {
         self.primary.write().await
     }
 
-    /// Rows deleted so far.
+    /// Returns the number of rows deleted so far.
     pub(super) fn deleted(&self) -> usize {
         self.deleted.load(Ordering::Relaxed)
     }
 
-    /// Whether the object ever was like this.
+    /// Returns whether the object ever had this content.
     pub(super) fn has_had(&self, key: &str, content: Content) -> bool {
         self.lock().get(key).is_some_and(|contents| contents.contains(&content))
     }
 
-    /// As everything is now.
+    /// Returns the current content of every key.
     pub(super) fn latest(&self) -> Vec<(String, Content)> {
         self.lock().iter().filter_map(|(key, contents)| Some((key.clone(), *contents.last()?))).collect()
     }
 
-    /// Uploads and registers until it is `over`.
+    /// Uploads and registers objects until the run is `over`.
     pub(super) async fn run(
         &self,
         stage: &Environment,
@@ -153,7 +153,7 @@ impl Application {
         Ok(())
     }
 
-    /// A new object.
+    /// Makes a new object.
     pub(super) async fn add(
         &self,
         stage: &Environment,
@@ -166,7 +166,7 @@ impl Application {
         insert(stage, &[key.to_owned()], to).await
     }
 
-    /// Gives an object a new content and registers it again.
+    /// Uploads new content for an object and registers it again.
     pub(super) async fn replace(
         &self,
         stage: &Environment,
@@ -222,7 +222,7 @@ fn small(rng: &mut StdRng) -> u64 {
     rng.random_range(0..LARGEST_SMALL)
 }
 
-/// Tried again after a commit whose answer was lost, it has done its work already.
+/// Inserts rows. A repetition after a commit whose answer was lost changes nothing.
 async fn insert(stage: &Environment, keys: &[String], to: Primary) -> anyhow::Result<()> {
     let sql = insertion(to);
     patiently(|| sqlx::query(AssertSqlSafe(sql.clone())).bind(keys.to_vec()).execute(&stage.pool)).await?;

@@ -1,4 +1,4 @@
-//! PostgreSQL, stores and roles that the accidents happen on.
+//! The environment of a chaos run: PostgreSQL, stores and roles.
 
 use std::{
     fmt::Write as _,
@@ -22,7 +22,7 @@ use tokio::{sync::Mutex, time::Instant};
 use super::{DAEMONS, LEASE, keys::Keys};
 
 pub(super) const REPLICAS: [&str; 3] = ["b2", "wasabi", "scw"];
-/// One call in ten comes to grief, in one of these ways; some of them after the store did as it was asked.
+/// One call in ten fails, in one of these ways; some of them after the store executed it.
 const FAULTS: [(f64, fn() -> Fault); 6] = [
     (0.03, Fault::internal_error),
     (0.01, Fault::slow_down),
@@ -31,10 +31,10 @@ const FAULTS: [(f64, fn() -> Fault); 6] = [
     (0.01, || Fault::ResetUpload { after: 100 }),
     (0.01, || Fault::CutBody { after: 100 }),
 ];
-/// So many PUTs are not answered, and carried out so much later: within what is settled, by the stated assumption.
+/// The share of PUTs without an answer, and how much later the store executes them: within the assumed settling time.
 const LATE_CHANCE: f64 = 0.01;
 pub(super) const LATE: Duration = Duration::from_millis(2500);
-/// How far away the stores are: at any moment some copies are under way.
+/// The latency of the stores: at any moment some copies are under way.
 const DISTANCE: Duration = Duration::from_millis(200);
 
 /// PostgreSQL, stores, and a configuration for each daemon.
@@ -42,14 +42,14 @@ pub(super) struct Environment {
     pub(super) pool: PgPool,
     stores: S3Server,
     folder: TempDir,
-    /// When PostgreSQL came back from a crash.
+    /// When PostgreSQL was restarted after a crash.
     pub(super) recovered: Mutex<Option<Instant>>,
 }
 
 impl Environment {
     /// Returns the cluster separately, because another task stops it.
     pub(super) async fn setup() -> anyhow::Result<(Self, Cluster)> {
-        // Durable: what was committed must still be there after the restart.
+        // Durable: committed data must survive the restart.
         let cluster = Cluster::start(Options::default()).await?;
         cluster.create_database("app", None).await?;
         let stores = S3Server::start().await?;
@@ -82,7 +82,7 @@ impl Environment {
         self.folder.path().join(format!("{}.toml", role(slot)))
     }
 
-    /// As the owner of the tables: an operator's.
+    /// Returns the configuration with the tables' owner as its role, for an operator's commands.
     pub(super) fn owner(&self) -> PathBuf {
         self.folder.path().join("owner.toml")
     }
@@ -91,7 +91,8 @@ impl Environment {
         self.stores.bucket(&bucket(replica))
     }
 
-    /// The first PUT of this key there is taken, not answered, and carried out when the gate opens.
+    /// Injects a fault: the store receives the first PUT of this key, does not answer, and executes it when the gate
+    /// opens.
     pub(super) fn carry_out_late(&self, replica: &str, key: &str) -> (PauseGate, InjectedFault) {
         let gate = PauseGate::new();
         let when = When::op(Op::PutObject).bucket(&bucket(replica)).key(key).next(1);
@@ -99,7 +100,7 @@ impl Environment {
         (gate, order)
     }
 
-    /// From now on calls fail at random.
+    /// Makes calls fail at random from now on.
     pub(super) fn fail_at_random(&self, keys: Keys, rng: &mut StdRng) {
         self.stores.order(Fault::Delay(DISTANCE), When::always());
         if keys == Keys::MayChange {
@@ -111,7 +112,7 @@ impl Environment {
         }
     }
 
-    /// From now on they do not.
+    /// Ends the random failures.
     pub(super) fn heal(&self) {
         self.stores.clear_faults();
     }
@@ -122,7 +123,7 @@ impl Environment {
     }
 }
 
-/// As whom the daemon of this slot comes to the database.
+/// Returns the database role of the daemon in this slot.
 pub(super) fn role(slot: usize) -> String {
     format!("daemon{slot}")
 }
@@ -154,7 +155,7 @@ fn configuration(database: &str, stores: &S3Server) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// All replicas but the primary.
+/// Returns all replicas but the primary.
 pub(super) fn targets(primary: &str) -> Vec<&'static str> {
     REPLICAS.into_iter().filter(|replica| *replica != primary).collect()
 }

@@ -1,4 +1,4 @@
-//! The accidents that befall daemons and PostgreSQL while objects are copied.
+//! The failures of daemons and PostgreSQL while objects are copied.
 
 use std::{path::Path, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{
     patiently,
 };
 
-/// Who is on stage, and until when accidents happen.
+/// The processes of a chaos run, and when its failures end.
 pub(super) struct Chaos<'a> {
     pub(super) stage: &'a Environment,
     pub(super) fleet: &'a Fleet,
@@ -31,7 +31,7 @@ pub(super) struct Chaos<'a> {
 }
 
 impl Chaos<'_> {
-    /// SIGKILL to a random daemon every second; each has a successor at once. How many.
+    /// Kills a random daemon every second and starts its successor at once. Returns how many.
     pub(super) async fn kill(&self, seed: u64) -> anyhow::Result<usize> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut killed = 0;
@@ -43,7 +43,7 @@ impl Chaos<'_> {
         Ok(killed)
     }
 
-    /// Connections of random daemons are ended by the server, but not of one that is being watched. How many.
+    /// Has the server end connections of random daemons, but not of one that is being watched. Returns how many.
     pub(super) async fn break_connections(&self, seed: u64) -> anyhow::Result<u64> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut broken = 0;
@@ -62,7 +62,7 @@ impl Chaos<'_> {
         Ok(broken)
     }
 
-    /// PostgreSQL crashes and comes back, once.
+    /// Crashes and restarts PostgreSQL, once.
     pub(super) async fn restart(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
         let begun = Instant::now();
         sleep(self.end.saturating_duration_since(begun) / 2).await;
@@ -74,8 +74,8 @@ impl Chaos<'_> {
         Ok(())
     }
 
-    /// Another program locks ten leased rows for twice the lease time, twice. The holders of the leases must
-    /// neither wait for it nor break it.
+    /// Has another program lock ten leased rows for twice the lease time, twice. The holders of the leases must
+    /// neither wait for its transaction nor break it.
     pub(super) async fn hold_rows(&self) -> anyhow::Result<()> {
         for _ in 0..2 {
             sleep(LEASE).await;

@@ -1,4 +1,4 @@
-//! The daemons, each a process in a slot, and what replaces one that was killed.
+//! The daemons, each a process in a slot, and the replacement of killed ones.
 
 use std::{
     fs::{self, File},
@@ -16,18 +16,18 @@ use tokio::{
 
 use super::{DAEMONS, environment::Environment};
 
-/// The daemons, each a process in a slot of its own; the next in a slot follows the one that was killed.
+/// The daemons, each a process in its own slot. A killed daemon is replaced by the next one in its slot.
 pub(super) struct Fleet {
     slots: [Mutex<Process>; DAEMONS],
     launched: AtomicUsize,
     program: PathBuf,
 }
 
-/// What is in store for a daemon.
+/// Whether further failures may hit a daemon, or the one that replaces it.
 pub(super) enum Replacement {
-    /// Whatever comes.
+    /// Any failure.
     Fair,
-    /// Another failure uses it: nothing else happens to it.
+    /// None: one failure uses this daemon already.
     Spared,
 }
 
@@ -56,7 +56,7 @@ impl Fleet {
         &self.slots[slot]
     }
 
-    /// SIGKILL to the one in this slot, and another in its place; `false` if it is spared.
+    /// Kills the daemon in this slot with SIGKILL and starts another in its place; `false` if it is spared.
     pub(super) async fn replace(&self, slot: usize, stage: &Environment, by: Replacement) -> anyhow::Result<bool> {
         let mut process = self.slots[slot].lock().await;
         if process.spared {
@@ -68,7 +68,7 @@ impl Fleet {
         Ok(true)
     }
 
-    /// Returns an error if a daemon exited that was not killed.
+    /// Returns an error if a daemon exited without being killed.
     pub(super) async fn check(&self) -> anyhow::Result<()> {
         for slot in &self.slots {
             slot.lock().await.check()?;
@@ -118,12 +118,13 @@ impl Process {
         }
     }
 
-    /// All that it has logged.
+    /// Returns the whole log of the daemon.
     pub(super) fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The sum of a metric's series, 0 if there is none; `None`: it has not said yet where its pages are.
+    /// Returns the sum of a metric's series, 0 if there is none; `None`: the daemon has not logged its HTTP address
+    /// yet.
     pub(super) async fn metric(&self, name: &str) -> anyhow::Result<Option<u64>> {
         let said = self.said();
         let Some((_, address)) = said.split_once("on http://") else { return Ok(None) };

@@ -3,7 +3,7 @@
 /// Whether objects get new contents as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
-    /// Each has one content for ever.
+    /// Each object keeps its content.
     NeverChange,
     /// Some uploads replace an earlier object, which is registered again; some rows are deleted and inserted again; the
     /// primary changes; and writes arrive late.

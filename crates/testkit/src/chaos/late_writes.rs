@@ -1,4 +1,4 @@
-//! Accidents at an exact point: a PUT that a store has taken lands after its object was replaced, deleted or promoted.
+//! Late writes at an exact point: a store executes a PUT after its object was replaced, deleted or promoted.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ use super::{
     promotions::command,
 };
 
-/// Until the PUT is sent. Stores that fail may take long, and then nothing is learnt.
+/// How long to wait for the PUT. Failing stores may take longer, and then nothing is learnt.
 const SENT_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How often each thing happened at the point at which it matters: a PUT was taken by the store, and neither answered
-/// nor carried out yet.
+/// How often each case happened at the point at which it matters: the store had received a PUT, and neither answered
+/// nor executed it yet.
 #[derive(Debug, Default)]
 pub(super) struct LateWrites {
-    /// The object got a new content and was registered again.
+    /// The object got new content and was registered again.
     pub(super) registered: usize,
-    /// Its row was deleted and inserted again, with a new content.
+    /// The object's row was deleted and inserted again, with new content.
     pub(super) deleted: usize,
-    /// All daemons were killed, and the object got a new content.
+    /// All daemons were killed, and the object got new content.
     pub(super) killed: usize,
-    /// That replica was to be promoted, and was not.
+    /// The promotion of that replica was refused.
     pub(super) refused: usize,
     /// The new content was recorded there before the old one arrived.
     pub(super) recorded_before: usize,
@@ -53,8 +53,8 @@ const ACTS: [LateWriteCase; 5] = [
 ];
 
 impl Chaos<'_> {
-    /// One object after the other, whose first PUT to one replica lands after something else has happened to it. What is
-    /// there in the end is compared with all other objects.
+    /// Has the first PUT of one object after the other executed after something else has happened to the object. The
+    /// result is compared with all other objects at the end.
     pub(super) async fn run_late_writes(&self, seed: u64) -> anyhow::Result<LateWrites> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut exact = LateWrites::default();
@@ -72,7 +72,7 @@ impl Chaos<'_> {
         let act = *ACTS.choose(rng).context("there are some")?;
         let (gate, order) = self.stage.carry_out_late(target, key);
         let uploaded_to = {
-            // No promotion before it is registered where it was uploaded.
+            // No promotion before the object is registered where it was uploaded.
             let now = self.application.primary().await;
             if now.name == target {
                 return Ok(());
@@ -85,13 +85,13 @@ impl Chaos<'_> {
             order.clear();
             return Ok(());
         }
-        // By the stated assumption it arrives no later.
+        // By assumption the PUT arrives no later.
         let lands = Instant::now() + LATE;
         {
             let now = self.application.primary().await;
             if now.name != target {
                 match act {
-                    // What stands at a former primary is left alone if its row was deleted since.
+                    // An object at a former primary is left alone if its row was deleted since.
                     LateWriteCase::Replace(_) if now.name != uploaded_to => {
                         self.application.replace(self.stage, rng, key, ReRegistration::Registered, *now).await?;
                         exact.registered += 1;
@@ -110,10 +110,10 @@ impl Chaos<'_> {
                         self.application.replace(self.stage, rng, key, ReRegistration::Registered, *now).await?;
                         exact.killed += 1;
                     }
-                    // It has waited for a promotion: the command could come when nothing may arrive any more.
+                    // This case has waited for a promotion: the command might run when nothing can arrive any more.
                     LateWriteCase::Promote if Instant::now() + LATE / 2 > lands => {}
                     LateWriteCase::Promote => {
-                        // The time from the taken PUT to the command is far shorter than that until it is settled.
+                        // The time from the PUT to the command is far shorter than the time until the PUT is settled.
                         let output = command(self.program, self.stage, &["promote", target]).output().await?;
                         if output.status.success() {
                             bail!("{target} was promoted though {key} may still arrive there");
@@ -129,7 +129,7 @@ impl Chaos<'_> {
         Ok(())
     }
 
-    /// Waits until the copy is on record, but not for longer; whether it is.
+    /// Waits for the copy to be recorded, within this time; returns whether it is.
     async fn recorded(&self, key: &str, replica: &str, until: Instant) -> anyhow::Result<bool> {
         let sql = format!("SELECT {replica} IS NOT NULL FROM copyhold.object_copies WHERE object_key = $1");
         while Instant::now() < until {

@@ -1,12 +1,13 @@
-//! Daemons that die all the time: played for a minute by a test, for five by a benchmark.
+//! Chaos runs, in which daemons are killed all the time: a minute in a test, five in a benchmark.
 //!
-//! Four daemons copy what an application uploads and registers. Random ones are killed every second, others are
-//! stopped for longer than their leases and go on as zombies; connections break, PostgreSQL crashes and comes back,
-//! a transaction of another program locks leased rows, and one store call in ten fails. Where keys may change, rows are deleted and
-//! inserted again, other replicas become the primary, and writes land long after their connections have ended. All the while an observer compares
-//! rows with stores, and triggers hold each write of a daemon against whose lease it was made under. The rule: only
-//! what is wrong is an error, never what is slow. Accidents are drawn from a seed; what the processes make of them
-//! is their own affair.
+//! Four daemons copy what an application uploads and registers. Every second a random daemon is killed. Others are
+//! stopped for longer than their leases, and continue without them. Connections break, PostgreSQL crashes and restarts,
+//! a transaction of another program locks leased rows, and one store call in ten fails. If keys may change, rows are
+//! deleted and inserted again, other replicas become the primary, and writes arrive long after their connections ended.
+//!
+//! Meanwhile an observer compares rows with stores, and triggers check that each write of a daemon was made under its
+//! own lease. The rule: only a wrong state is an error, never a slow one. The failures follow from a seed; the timing
+//! of the processes does not.
 
 mod application;
 mod environment;
@@ -41,12 +42,12 @@ use tokio::{
 };
 
 const DAEMONS: usize = 4;
-/// Of every daemon: the shortest there is, so that many deaths fit into a minute.
+/// The lease of every daemon: the shortest possible, so that many deaths fit into a minute.
 const LEASE: Duration = Duration::from_secs(3);
-/// Without any step forward. Far more than anything takes that goes well.
+/// The longest time without progress, far more than any healthy step takes.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// What happened. That nothing went wrong needs no figure: anything that did is an error.
+/// What happened in a run. Nothing here counts wrong states, because each is an error.
 #[derive(Debug)]
 pub struct ChaosReport {
     objects: usize,
@@ -58,9 +59,9 @@ pub struct ChaosReport {
     killed: usize,
     zombies: StoppedDaemons,
     broken_connections: u64,
-    /// Leases that were not given back by their holders.
+    /// Leases that their holders did not release.
     taken: i64,
-    /// Recorded copies that the observer looked for.
+    /// Recorded copies that the observer checked.
     looked_for: u64,
     accidents: Duration,
     afterwards: Duration,
@@ -94,7 +95,7 @@ impl fmt::Display for ChaosReport {
     }
 }
 
-/// Plays for so long with this program, then waits until everything is copied, and compares.
+/// Runs this program for the given time, then waits until everything is copied, and compares.
 pub async fn play(program: &Path, keys: Keys, seed: u64, lasts: Duration) -> anyhow::Result<ChaosReport> {
     let (stage, mut cluster) = Environment::setup().await?;
     let played = Box::pin(play_on(&stage, &mut cluster, program, keys, seed, lasts)).await;
@@ -163,7 +164,7 @@ async fn play_on(
     })
 }
 
-/// Asks again while PostgreSQL is away.
+/// Repeats a query while PostgreSQL is unavailable.
 async fn patiently<T, F>(ask: impl Fn() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = sqlx::Result<T>>,

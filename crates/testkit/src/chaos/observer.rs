@@ -1,4 +1,4 @@
-//! Looks for every recorded copy while accidents happen, and compares everything afterwards.
+//! Checks recorded copies while failures happen, and compares everything afterwards.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -18,14 +18,14 @@ use super::{
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(30);
-/// Far longer than a write may take that a store carries out late, or that a daemon sends which goes on.
+/// Far longer than a write may take that a store executes late, or that a stopped daemon sends when it continues.
 const SETTLED: Duration = Duration::from_secs(20);
 
-/// What must hold at any moment: no time stands without its object being in the bucket, and no copy that is wanted is
-/// forgotten. Returns how many recorded copies were looked at.
+/// Checks what must hold at any moment: a recorded copy is in its bucket, and no wanted copy is forgotten. Returns how
+/// many recorded copies were checked.
 ///
-/// The row is read before the store, and no object is deleted here: what a row says was true when it was read is
-/// still so when the store is asked. Of an object that gets new contents it may meanwhile be another one of them.
+/// The row is read before the store, and no object is deleted here: a record that was true when it was read still is
+/// when the store is asked. An object that gets new contents may have another of them by then.
 pub(super) async fn observe(stage: &Environment, application: &Application, over: &AtomicBool) -> anyhow::Result<u64> {
     let mut looked_at = 0;
     while !over.load(Ordering::Relaxed) {
@@ -42,7 +42,7 @@ pub(super) async fn observe(stage: &Environment, application: &Application, over
     Ok(looked_at)
 }
 
-/// The latest records, in which a lie would be fresh, and some others.
+/// Returns the latest records, in which a false one would be recent, and some others.
 async fn recorded(stage: &Environment) -> anyhow::Result<Vec<(String, bool, bool, bool)>> {
     let sql = "(SELECT object_key, b2 IS NOT NULL, wasabi IS NOT NULL, scw IS NOT NULL FROM copyhold.object_copies
  ORDER BY greatest(b2, wasabi, scw) DESC NULLS LAST LIMIT 40)
@@ -59,7 +59,7 @@ fn check(stage: &Environment, application: &Application, key: &str, replica: &st
     }
 }
 
-/// A copy is claimable, leased, waiting, or parked with a reason.
+/// Checks that every copy is claimable, leased, waiting, or parked with a reason.
 async fn nothing_is_dropped(stage: &Environment) -> anyhow::Result<()> {
     let dropped = |r: &str| {
         format!(
@@ -85,8 +85,8 @@ pub(super) async fn nobody_broke_a_rule(stage: &Environment) -> anyhow::Result<(
     Ok(())
 }
 
-/// Waits until every copy is on record, every row free, and, where contents change, everything that was recorded after
-/// a write whose end was not seen read again. Patience begins anew with each step forward.
+/// Waits until every copy is recorded and every row is free. If contents change, also until every copy recorded after a
+/// write without an answer was read again. The time limit starts again with each step.
 pub(super) async fn until_all_is_copied(stage: &Environment, keys: Keys) -> anyhow::Result<()> {
     let sql = "SELECT count(*) FILTER (WHERE b2 IS NULL) + count(*) FILTER (WHERE wasabi IS NULL)
        + count(*) FILTER (WHERE scw IS NULL) + count(lock)
@@ -110,9 +110,10 @@ FROM copyhold.object_copies";
     }
 }
 
-/// These stores carry out nothing after [`SETTLED`], once no daemon is stopped any more: what waits for slower ones need not.
+/// Settles writes that cannot arrive any more, these stores execute nothing after
+/// [`SETTLED`], once no daemon is stopped any more.
 pub(super) async fn settle_what_cannot_arrive(stage: &Environment) -> anyhow::Result<()> {
-    // Also those that a daemon had in hand which was killed: others would wait for as long as it might have lived.
+    // Also the writes of a killed daemon: other daemons would wait for as long as it might have lived.
     let sql = "UPDATE copyhold.unsettled SET verify_at = 1, settled_at = 1
 WHERE noted_at < copyhold.now_utc_micro_seconds() - $1
   AND (settled_at > 1 OR verify_at BETWEEN copyhold.now_utc_micro_seconds() AND copyhold.now_utc_micro_seconds() + 50000000)";
@@ -135,7 +136,7 @@ FROM copyhold.object_copies o WHERE b2 IS NULL OR wasabi IS NULL OR scw IS NULL 
     Ok(rows.join("\n"))
 }
 
-/// Every object that was uploaded has its row and is byte-identical everywhere, and there is nothing else.
+/// Checks that every uploaded object has its row and is byte-identical everywhere, and that there is nothing else.
 pub(super) async fn compare(stage: &Environment, application: &Application) -> anyhow::Result<()> {
     let all = application.latest();
     let rows: i64 =

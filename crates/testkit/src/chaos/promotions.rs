@@ -1,4 +1,4 @@
-//! Promotes replicas while accidents happen, as operators are told to.
+//! Promotes replicas while failures happen, as the documentation tells operators to.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -14,14 +14,15 @@ use super::{
     observer::settle_what_cannot_arrive,
 };
 
-/// While accidents happen.
+/// How often a replica is promoted while failures happen.
 const PROMOTIONS: u32 = 2;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 const SETTLE_EVERY: Duration = Duration::from_secs(5);
 
 impl Chaos<'_> {
-    /// The primary changes, at even distances, as operators are told to do it: the application stops, the replica is
-    /// promoted when it lacks nothing, and the application goes on there. Daemons are killed meanwhile. How often.
+    /// Changes the primary at even intervals, as documented: the application stops, the replica is promoted when it
+    /// lacks nothing, and the application continues there. Daemons are killed meanwhile. Returns the number of
+    /// promotions.
     pub(super) async fn promote(&self, seed: u64) -> anyhow::Result<u32> {
         if self.keys == Keys::NeverChange {
             return Ok(0);
@@ -46,7 +47,7 @@ impl Chaos<'_> {
     async fn until_promoted(&self, replica: &str) -> anyhow::Result<()> {
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {
-            // Its breaker may be open, a call of the command itself may fail.
+            // The replica's breaker may be open, or a call of the command itself may fail.
             let output = command(self.program, self.stage, &["promote", replica, "--wait", "1m"]).output().await?;
             if output.status.success() {
                 return Ok(());
@@ -67,7 +68,7 @@ async fn keep_settling(stage: &Environment) -> anyhow::Result<()> {
     }
 }
 
-/// The program as an operator runs it.
+/// Runs the program as an operator does.
 pub(super) fn command(program: &Path, stage: &Environment, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.arg("--config").arg(stage.owner()).args(arguments);

@@ -1,4 +1,4 @@
-//! Daemons that are stopped for longer than their leases, and go on afterwards.
+//! Stops daemons for longer than their leases, and has them continue.
 
 use std::time::Duration;
 
@@ -17,23 +17,23 @@ use super::{
     patiently,
 };
 
-/// What it says when a statement's answer did not come: it may hold leases that it does not know of.
+/// Log messages of a daemon that got no answer to a statement: it may hold leases that it does not know of.
 const NOT_ANSWERED: [&str; 3] = ["Could not look for work", "heartbeat failed", "Could not record results"];
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What became of the daemons that were stopped for longer than their leases.
+/// The results of the daemons that were stopped for longer than their leases.
 #[derive(Debug, Default)]
 pub(super) struct StoppedDaemons {
     pub(super) stopped: usize,
-    /// Leases that others took from them meanwhile.
+    /// Leases that others reclaimed meanwhile.
     pub(super) taken: u64,
-    /// Losses that they noticed themselves, afterwards.
+    /// Lost leases that they detected themselves, afterwards.
     pub(super) noticed: u64,
 }
 
 impl Chaos<'_> {
-    /// Stops a daemon in the middle of its work, has others take that over, and lets it go on: it must notice each
-    /// lease that it lost. That it wrote nothing under them is seen in the database, by whose lease every write was.
+    /// Stops a daemon in the middle of its work, has others take over, and lets it continue: it must detect each lease
+    /// that it lost. Triggers in the database check that it wrote nothing under them.
     pub(super) async fn haunt(&self, seed: u64) -> anyhow::Result<StoppedDaemons> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut zombies = StoppedDaemons::default();
@@ -64,7 +64,7 @@ impl Chaos<'_> {
         }
         self.fleet.slot(slot).lock().await.signal(Signal::STOP)?;
         if self.keys == Keys::MayChange {
-            // What it sends when it goes on is what the object was before.
+            // When it continues, it sends the object's older content.
             let held = held(self.stage, daemon).await?;
             let primary = self.application.primary().await;
             for key in held {
@@ -81,7 +81,7 @@ impl Chaos<'_> {
             let mut process = self.fleet.slot(slot).lock().await;
             let said = process.said();
             let late = u64::try_from(said.matches("came too late").count())?;
-            // A daemon that is slow to serve its pages is asked again.
+            // A daemon that serves its metrics slowly is asked again.
             let lost = process.metric("copyhold_leases_lost_total").await.ok().flatten();
             let noticed = lost.unwrap_or(0) + late;
             if noticed >= taken || NOT_ANSWERED.iter().any(|words| said.contains(words)) {
@@ -107,7 +107,7 @@ async fn last_daemon(stage: &Environment, slot: usize) -> anyhow::Result<Option<
     patiently(|| sqlx::query_scalar(sql).bind(role(slot)).fetch_one(&stage.pool)).await
 }
 
-/// For an error.
+/// Returns the table of replicas as text, for an error.
 async fn replicas(stage: &Environment) -> anyhow::Result<String> {
     let sql = "SELECT string_agg(r::text, E'\\n') FROM copyhold.replicas r";
     patiently(|| sqlx::query_scalar(sql).fetch_one(&stage.pool)).await

@@ -1,9 +1,9 @@
-//! Bits that flip: on the way from the source, on the way to a target, and in what a target keeps. Played in small by a
-//! test, in large by a benchmark.
+//! Flips bits on the way from the source, on the way to a target, and in stored copies. A test runs it small, a
+//! benchmark large.
 //!
-//! Each trial is an object of its own with one bit of it wrong, once, at a place drawn from a seed, uniformly over its
-//! bytes. A damaged source reading or arrival must be noticed by the daemon that copies, what rots at rest by
-//! `copyhold verify`. All the while a trigger writes down what is put on record: nothing damaged may ever be.
+//! Each trial is an object with one wrong bit, once, at a position drawn from a seed, uniformly over its bytes. The
+//! daemon that copies must detect damage on the way, `copyhold verify` damage at rest. A trigger notes everything that
+//! is recorded: nothing damaged may ever be.
 
 use std::{collections::BTreeMap, fmt, path::Path, process::Stdio, time::Duration};
 
@@ -15,16 +15,16 @@ use serde_json::Value;
 use sqlx::PgPool;
 use tokio::{process::Command, time::Instant};
 
-/// Of an object that is sent at once.
+/// The size of an object that is sent in one request.
 const SMALL: u64 = 64 << 10;
-/// One object in so many is sent in parts.
+/// One object in this many is sent in parts.
 const LARGE_EVERY: usize = 200;
 const LARGE: u64 = WHOLE_UP_TO + (1 << 20);
 /// How long all copies may take.
 const PATIENCE: Duration = Duration::from_mins(10);
 const TARGETS: [&str; 2] = ["wasabi", "scw"];
 
-/// Where it is played. A daemon is at work, which copies from `b2` to both targets.
+/// The environment of a run, in which a daemon copies from `b2` to both targets.
 pub struct DamageSetup<'a> {
     pub program: &'a Path,
     pub config: &'a Path,
@@ -32,33 +32,33 @@ pub struct DamageSetup<'a> {
     pub bucket: &'a dyn Fn(&str) -> BucketHandle,
 }
 
-/// How many trials of each kind there were, and how many were noticed.
+/// The number of trials of each kind, and how many were detected.
 #[derive(Debug)]
 pub struct DamageReport {
     pub trials: usize,
     pub source: usize,
     pub wire: usize,
     pub rest: usize,
-    /// Copies put on record that were not what the object is.
+    /// Recorded copies that differ from their object.
     pub recorded_wrongly: usize,
 }
 
-/// One object, and what it really is.
+/// One object, and its true content.
 struct DamageTrial {
     key: String,
     seed: u64,
     size_bytes: u64,
-    /// Where the bit flips.
+    /// The position of the flipped bit.
     at: u64,
 }
 
-/// A store that checks nothing and whose ETags say nothing: only reading back proves a copy there. The other target
-/// refuses what arrives damaged.
+/// A store that checks nothing and whose ETags prove nothing: only reading back proves a copy there. The other target
+/// refuses damaged bytes.
 pub fn careless() -> BucketOptions {
     BucketOptions::default().with(Quirk::IgnoresHashes).with(Quirk::OpaqueEtags)
 }
 
-/// Plays so many trials of each kind.
+/// Runs this many trials of each kind.
 pub async fn play(ground: &DamageSetup<'_>, seed: u64, trials: usize) -> anyhow::Result<DamageReport> {
     let mut rng = StdRng::seed_from_u64(seed);
     sqlx::raw_sql(include_str!("recorded.sql")).execute(ground.pool).await?;
@@ -98,7 +98,7 @@ fn draw(kind: &str, trials: usize, rng: &mut StdRng) -> Vec<DamageTrial> {
     (0..trials).map(draw).collect()
 }
 
-/// Uploads and registers them, and waits until they are everywhere.
+/// Uploads and registers the objects, and waits until they are everywhere.
 async fn copy(ground: &DamageSetup<'_>, trials: &[DamageTrial]) -> anyhow::Result<()> {
     for trial in trials {
         (ground.bucket)("b2").put(&trial.key, trial.bytes());
@@ -124,7 +124,7 @@ async fn until_copied(ground: &DamageSetup<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Trials in which a bit flipped and nothing came of it at these targets: what they hold and the row says is the object.
+/// Returns the trials in which a bit flipped without effect at these targets: copy and row have the object's content.
 async fn noticed(
     ground: &DamageSetup<'_>,
     trials: &[DamageTrial],
@@ -148,7 +148,8 @@ async fn noticed(
     Ok(noticed)
 }
 
-/// Flips a bit of one copy of each, and has them verified; how many were found. The daemon heals them at once.
+/// Flips a bit of one copy of each object, and has them verified; returns how many were found. The daemon repairs them
+/// at once.
 async fn rot(ground: &DamageSetup<'_>, trials: &[DamageTrial], rng: &mut StdRng) -> anyhow::Result<usize> {
     let mut rotten = BTreeMap::new();
     for trial in trials {
@@ -183,8 +184,8 @@ async fn verify(ground: &DamageSetup<'_>) -> anyhow::Result<(Option<i32>, Value)
     Ok((output.status.code(), serde_json::from_slice(&output.stdout).with_context(said)?))
 }
 
-/// Copies that were put on record with another hash than the object has, or more often than they were made: once, and
-/// once more where they had rotted.
+/// Returns the copies that were recorded with another hash than their object's, or more often than they were made:
+/// once, and once more if they were damaged at rest.
 async fn recorded_wrongly(ground: &DamageSetup<'_>, trials: &[&DamageTrial]) -> anyhow::Result<usize> {
     let recorded = "SELECT object_key, replica, content_hash, was_taken_back FROM damage.recorded ORDER BY id";
     let recorded: Vec<(String, String, Option<i64>, bool)> = sqlx::query_as(recorded).fetch_all(ground.pool).await?;

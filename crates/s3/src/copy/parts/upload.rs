@@ -139,8 +139,8 @@ impl Copy<'_> {
 
     /// Has an upload of an older content thrown away before a newer is sent: completed late, it would replace that.
     ///
-    /// The store's word that it was aborted is not enough, because a completion may have been under way. Where it is not
-    /// seen to be gone, the entry in `unsettled` that its completion left has the copy read later.
+    /// The store's word that it was aborted is not enough, because a completion may have been under way. Where it is
+    /// not seen to be gone, the entry in `unsettled` that its completion left has the copy read later.
     async fn end_older(&self, target: &Target, older: &OlderUpload) {
         let (store, key) = (&target.store, &self.job.key);
         let gone = async {

@@ -1,4 +1,4 @@
-//! Objects that a target already holds: an earlier attempt of Copyhold, or an object that was there before.
+//! Objects that a target already holds: the result of an earlier attempt, or an object older than Copyhold.
 
 use std::time::SystemTime;
 
@@ -9,10 +9,11 @@ use crate::copy::failure::of_target;
 use crate::copy::{OnExisting, Target};
 use crate::store::{CLOCK_TOLERANCE, Head, Md5, Metadata, Reason, Store};
 
-/// An earlier attempt of ours of which we do not know how it ended is looked for before another is made: where an
-/// overwrite leaves an older version behind, which costs and may be locked for years, and where no ETag proves a copy,
-/// so that one that was taken may have failed only because it was shown late. `None`: there is none, or it is another
-/// content.
+/// Looks for the copy of an earlier attempt whose result is unknown, before another attempt writes. `None`: there is
+/// none, or it has other content.
+///
+/// It looks in two cases. Where an overwrite leaves an older version behind, that version costs storage and may be
+/// locked for years. Where no ETag proves a copy, the attempt may have failed only because the store showed it late.
 pub(in crate::copy) async fn left_by_us(
     target: &Target,
     key: &ObjectKey,
@@ -26,13 +27,13 @@ pub(in crate::copy) async fn left_by_us(
     match store.head(key).await {
         Err(error) if error.reason() == Reason::NoSuchKey => return Ok(None),
         Err(error) => return Err(of_target(store, error)),
-        // With other metadata it is another state of the object, and is written over.
+        // An object with other metadata is another state of the object, and is overwritten.
         Ok(there) if there.size_bytes != content.size_bytes || there.metadata.hash() != metadata.hash() => {
             return Ok(None);
         }
         Ok(_) => {}
     }
-    // By its bytes: the attempt may have failed because of what the store made of them.
+    // Compares the bytes: the attempt may have failed because the store altered them.
     match read_back(store, key, content).await {
         Ok(proof) => Ok(Some(proof)),
         Err(Failure { class: FailureClass::Corrupt, .. }) => Ok(None),
@@ -40,8 +41,8 @@ pub(in crate::copy) async fn left_by_us(
     }
 }
 
-/// The object from before Copyhold came, if one stands where the copy shall go: it is
-/// never written over. What an earlier attempt of ours left does not count.
+/// Returns an object under the key that is older than Copyhold: it is never
+/// overwritten. The copy of an earlier attempt does not count.
 pub(in crate::copy) async fn look(
     store: &Store,
     key: &ObjectKey,
@@ -65,8 +66,8 @@ fn is_ours(head: &Head, date: Option<SystemTime>, older_than: Option<SystemTime>
     })
 }
 
-/// Sees, of the first copy that this process has written there, that the store's clock tells it from what stood there before.
-/// Else nothing more is written.
+/// Checks with the first copy that this process wrote to the store that the store's clock distinguishes it from older
+/// objects. Otherwise nothing more is written there.
 pub(in crate::copy) async fn see_clock(target: &Target, key: &ObjectKey) -> Result<(), Failure> {
     let (store, OnExisting::Adopt { older_than: older_than @ Some(_) }) = (&*target.store, target.existing) else {
         return Ok(());
@@ -75,7 +76,7 @@ pub(in crate::copy) async fn see_clock(target: &Target, key: &ObjectKey) -> Resu
         .clock_fits
         .get_or_try_init(async || store.head_and_date(key).await.map(|(head, date)| is_ours(&head, date, older_than)));
     match seen.await {
-        // Not seen: the next copy shows it.
+        // Without an answer, the next copy is checked.
         Ok(true) | Err(_) => Ok(()),
         Ok(false) => Err(clock_does_not_fit(store)),
     }
@@ -88,7 +89,7 @@ fn clock_does_not_fit(store: &Store) -> Failure {
     Failure::new(FailureClass::Misconfigured, format!("target {}: {what}", store.name()))
 }
 
-/// Proves that what stood there before is the object itself, or says that it is not.
+/// Proves that the older object is the object itself, or fails.
 pub(in crate::copy) async fn adopt(
     target: &Target,
     key: &ObjectKey,
@@ -106,7 +107,7 @@ pub(in crate::copy) async fn adopt(
     {
         return Err(other_metadata(store, &header));
     }
-    // What has rotted still has the ETag of what was written.
+    // A copy that was damaged at rest still has the ETag of the written bytes.
     let equal =
         whole.filter(|_| !target.damaged).is_some_and(|md5| there.etag.as_ref().is_some_and(|etag| etag.is_md5(md5)));
     if equal {
@@ -146,7 +147,7 @@ mod tests {
         };
         assert!(ours(Some(103), Some(200), Some(103)));
         assert!(!ours(Some(102), Some(200), Some(103)));
-        // Machines of one store may differ by a little; another clock does by more.
+        // The machines of one store may differ a little; another clock differs by more.
         assert!(ours(Some(202), Some(200), Some(103)));
         assert!(!ours(Some(203), Some(200), Some(103)));
         assert!(ours(Some(203), None, Some(103)));

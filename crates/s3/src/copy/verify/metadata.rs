@@ -9,10 +9,10 @@ use super::{SHOWS_WITHIN, no_object};
 use crate::copy::failure::of_target;
 use crate::store::{ETag, Head, Md5, Metadata, Reason, SentBy, Store, shown};
 
-/// Whether a store keeps the metadata that was just written, as far as this process has not seen that yet.
+/// Checks that a store keeps the metadata that was just written, unless this process has checked such metadata there.
 ///
-/// What cannot be seen is passed over: the look is at the store's habits, and the bytes are proven already. `written`: the
-/// MD5s of what was sent, one per part, and the ETag that the store answered.
+/// A HEAD that fails is no failure: the check is about the store's behaviour, and the bytes are proven already.
+/// `written`: the MD5s of what was sent, one per part, and the ETag that the store returned.
 pub(in crate::copy) async fn keeps_metadata(
     store: &Store,
     key: &ObjectKey,
@@ -39,14 +39,14 @@ pub(in crate::copy) async fn keeps_metadata(
                     return Ok(());
                 }
                 Some(header) if is_ours(&there) => {
-                    // The same bytes may have stood there with other metadata, and may still be shown.
+                    // The same bytes may have been there with other metadata, and the store may still show that object.
                     if answers > 0 {
                         return Err(keeps_other_metadata(store, &header));
                     }
                     answers += 1;
                     keeps_other_metadata(store, &header)
                 }
-                // What it shows is another object, which says nothing of its habits.
+                // The store shows another object, which proves nothing about its behaviour.
                 Some(_) => shows_another(store),
             },
             Err(error) if error.reason() == Reason::NoSuchKey => no_object(store),

@@ -16,7 +16,7 @@ use reading::head_and_hash_of;
 pub use reading::{ObjectReading, is_as_stored, read, said};
 pub(super) use reading::{corrupt_source, encoding, hash_of, read_alike, read_alike_counted};
 
-/// How long a store is waited for that does not show yet what it has taken: 15 s, in steps.
+/// How long a copy waits for a store that does not yet show an object that it has accepted: 15 s, in steps.
 const SHOWS_WITHIN: [Duration; 5] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
@@ -25,9 +25,8 @@ const SHOWS_WITHIN: [Duration; 5] = [
     Duration::from_millis(7_500),
 ];
 
-/// Proves a copy by the ETag that the store answered; where that is no checksum of ours, or none, by
-/// what the store was measured to check, else by reading it back. One part is one PUT. `sent_hash`: each request carried
-/// its hash.
+/// Proves a copy by the ETag that the store returned. If that is no checksum of the bytes, the proof is a hash that the
+/// store was measured to check, or reading the copy back. One part is one PUT. `sent_hash`: each request had its hash.
 pub(super) async fn prove(
     store: &Store,
     key: &ObjectKey,
@@ -49,7 +48,7 @@ pub(super) async fn prove(
         if !in_parts {
             return Ok(Verified::Checked);
         }
-        // Each part was checked; that all of them are in it is seen by its size.
+        // The store checked each part; the size shows that the object has all of them.
         match store.head(key).await {
             Ok(there) if there.size_bytes == content.size_bytes => return Ok(Verified::Checked),
             Err(error) if error.reason() != Reason::NoSuchKey => return Err(of_target(store, error)),
@@ -59,7 +58,7 @@ pub(super) async fn prove(
     let is_ours = |etag: &ETag| is_of(etag, parts) || answered.is_some_and(|answered| answered.names_the_same(etag));
     let proof = read_back_written(store, key, content, is_ours).await?;
     if looked_like_md5 {
-        // Under a key that the store keeps to itself, or through a gateway: its own bytes show it.
+        // Encrypted with the store's own key, or behind a gateway: only the bytes prove the copy.
         store.etag_was_no_md5();
     }
     Ok(proof)
@@ -70,11 +69,10 @@ fn is_of(etag: &ETag, parts: &[Md5]) -> bool {
     matches!(parts, [whole] if etag.is_md5(whole)) || etag.is_of_parts(parts)
 }
 
-/// Proves by its bytes a copy that the store has just said to have taken.
+/// Proves by its bytes a copy that the store has just accepted.
 ///
-/// A store may show it late: until then it answers that there is no such object, or with the one that stood there before.
-/// Whether that is so is asked again for as long as [`SHOWS_WITHIN`] adds up to. `is_ours`: by its ETag it is the copy,
-/// whatever its bytes are.
+/// A store may show it late: until then it answers that there is no such object, or returns the previous one. The check
+/// is repeated for the sum of [`SHOWS_WITHIN`]. `is_ours`: the ETag identifies the copy, whatever its bytes are.
 async fn read_back_written(
     store: &Store,
     key: &ObjectKey,
@@ -102,7 +100,7 @@ async fn read_back_written(
     }
 }
 
-/// Reads what stands there, unless it is what was read before: that may be large. `None`: it is.
+/// Reads the object, unless it is the one that was read `before`, which may be large. `None`: it is.
 async fn read_unless_same(
     store: &Store,
     key: &ObjectKey,

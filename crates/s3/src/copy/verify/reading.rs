@@ -8,7 +8,7 @@ use crate::copy::failure::of_source;
 use crate::copy::hash::{Crc64, Crc64AndMd5};
 use crate::store::{GetResponse, Head, Store, StoreError, shown};
 
-/// Reads an object to the end and keeps nothing but its size and hash.
+/// Reads an object to its end and keeps only its size and hash.
 pub(in crate::copy) async fn hash_of(store: &Store, key: &ObjectKey) -> Result<Content, StoreError> {
     Ok(head_and_hash_of(store, key).await?.1)
 }
@@ -22,13 +22,13 @@ pub(super) async fn head_and_hash_of(store: &Store, key: &ObjectKey) -> Result<(
     Ok((head, hash.content()))
 }
 
-/// What one complete reading of a copy has shown.
+/// The result of one complete reading of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectReading {
     pub content: Content,
-    /// What the store's own ETag says of the bytes that came.
+    /// Whether the store's own ETag matches the bytes that arrived.
     pub etag: EtagMatch,
-    /// What the store said of the object.
+    /// What the store returned about the object.
     pub said: SourceReading,
     /// The hash of the metadata that came with it.
     pub metadata: MetadataHash,
@@ -36,14 +36,14 @@ pub struct ObjectReading {
     pub encoding: Option<String>,
 }
 
-/// What the answer to a reading says of the object, in the form in which it is kept.
+/// Returns what an answer states about the object, in the form in which it is recorded.
 #[must_use]
 pub fn said(store: &Store, head: &Head) -> SourceReading {
     let modified_us = head.last_modified.map(micros_since_epoch);
     SourceReading { replica: store.name().clone(), modified_us, tag: head.tag() }
 }
 
-/// Reads a copy to its end. `came`: told of each piece's bytes. The failure speaks of the replica as a source.
+/// Reads a copy to its end. `came` gets the number of bytes of each frame. The failure names the replica as a source.
 pub async fn read(store: &Store, key: &ObjectKey, came: impl Fn(u64)) -> Result<ObjectReading, Failure> {
     let failed = |error| of_source(store, error);
     let GetResponse { head, mut body } = store.get(key, None, None).await.map_err(failed)?;
@@ -74,9 +74,9 @@ pub(in crate::copy) async fn read_alike(
     read_alike_counted(store, key, first, |_| {}).await
 }
 
-/// Reads an object once more, to its end: the first reading is believed if this one gives the same.
+/// Reads an object once more, to its end: the first reading counts if this one is equal.
 ///
-/// An ETag that is another one by now though the bytes are the same says nothing of them.
+/// If the ETag has changed although the bytes are the same, it proves nothing about them.
 pub(in crate::copy) async fn read_alike_counted(
     store: &Store,
     key: &ObjectKey,
@@ -106,17 +106,17 @@ pub(in crate::copy) async fn read_alike_counted(
     Ok(again)
 }
 
-/// Asks for the size and encoding of what is stored, because a proxy may have compressed or decompressed what came.
+/// Checks size and encoding with a HEAD, because a proxy may have compressed or decompressed the bytes that arrived.
 ///
-/// Only for bytes that no ETag proves. A proxy that changes the answer to HEAD in the same way is not seen by this. The
-/// failure speaks of the replica as a source.
+/// Only for bytes that no ETag proves. It does not detect a proxy that changes the answer to HEAD in the same way. The
+/// failure names the replica as a source.
 pub async fn is_as_stored(store: &Store, key: &ObjectKey, came: &ObjectReading) -> Result<(), Failure> {
     let stored = store.head(key).await.map_err(|error| of_source(store, error))?;
     let (size_bytes, encoding) = (came.content.size_bytes, encoding(&stored));
     if encoding == came.encoding && stored.size_bytes == size_bytes {
         return Ok(());
     }
-    // The ETag tells only where a time is missing, because proxies that change bytes change it as well.
+    // The ETag decides only if a time is missing, because proxies that change bytes change it as well.
     let now = said(store, &stored);
     let is_written_since = match came.said.modified_us.zip(now.modified_us) {
         Some((then, now)) => then != now,
@@ -137,7 +137,7 @@ pub async fn is_as_stored(store: &Store, key: &ObjectKey, came: &ObjectReading) 
     Err(corrupt_source(store, &what))
 }
 
-/// Its Content-Encoding, of which an empty one is none.
+/// Returns the Content-Encoding; an empty one counts as none.
 pub(in crate::copy) fn encoding(head: &Head) -> Option<String> {
     head.metadata.content_encoding.clone().filter(|encoding| !encoding.is_empty())
 }

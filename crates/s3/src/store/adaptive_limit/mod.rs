@@ -1,6 +1,7 @@
 //! Limits the concurrency of requests to one store: a store that throttles gets fewer requests.
 //!
-//! A single throttled object changes nothing, and a throttled prefix of keys only delays itself: stores throttle by prefix.
+//! A single throttled object changes nothing, and a throttled prefix of keys only delays itself: stores throttle by
+//! prefix.
 
 mod state;
 #[cfg(test)]

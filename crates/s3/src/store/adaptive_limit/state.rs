@@ -47,8 +47,8 @@ pub(super) struct State {
     pub(super) aside: usize,
     /// ... but no more than for so many.
     pub(super) most_aside: usize,
-    /// The last different objects that were throttled, no more than decide. `None`: a request of no object's, unlike any
-    /// other.
+    /// The last different objects that were throttled, no more than decide. `None`: a request of no object's, unlike
+    /// any other.
     throttled: Vec<Refusal>,
     /// Prefixes that asked to be spared: until when, and when that was. Nothing has succeeded in them since.
     pub(super) prefixes: HashMap<u64, SparedPrefix>,
@@ -83,7 +83,8 @@ pub(super) struct SparedPrefix {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Attribution {
     Object,
-    /// All that was refused lately is in this prefix, though in nothing smaller. `alone`: nothing else has succeeded lately.
+    /// All that was refused lately is in this prefix, though in nothing smaller. `alone`: nothing else has succeeded
+    /// lately.
     Prefix {
         alone: bool,
     },

@@ -142,8 +142,8 @@ impl StoreError {
     }
 }
 
-/// Whether an answer of this status, complete as it is, does not say how the request ends: it may be that of a proxy which
-/// has lost sight of the store, or a success that cannot be read.
+/// Whether an answer of this status, complete as it is, does not say how the request ends: it may be that of a proxy
+/// which has lost sight of the store, or a success that cannot be read.
 fn outcome_unknown(status: u16) -> bool {
     match status {
         501 | 503 | 507 => false,

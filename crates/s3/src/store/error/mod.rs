@@ -98,8 +98,8 @@ impl StoreError {
         self.reason
     }
 
-    /// How much it says of the store. A store that breaks off or keeps silent before its answer is like one that cannot be
-    /// reached; one that refuses with a code of S3's may not know our credentials any more.
+    /// How much it says of the store. A store that breaks off or keeps silent before its answer is like one that cannot
+    /// be reached; one that refuses with a code of S3's may not know our credentials any more.
     #[must_use]
     pub fn scope(&self) -> FailureScope {
         match self.reason {

@@ -1,4 +1,4 @@
-//! What the bucket says of itself, before anything is written to it.
+//! Reads the bucket's own configuration: versioning and object lock. It writes nothing.
 
 use aws_sdk_s3::types::DefaultRetention;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::store::{Operation, Reason, stall_timeout::Progress, versions::Versioning, xml_document::WholeDocument};
 
-/// Whether what is written can be removed again.
+/// Whether the probe can delete the objects that it writes.
 pub(super) enum Lock {
     None,
     /// The bucket's default retention keeps each object that is written; the text is its mode and length.
@@ -18,8 +18,8 @@ pub(super) enum Lock {
 }
 
 impl Probe<'_> {
-    /// Asks whether it keeps versions. A store that does not answer is measured later.
-    pub(super) async fn look_at_the_bucket(&mut self) {
+    /// Asks the store whether the bucket keeps versions. If the store does not answer, a write measures it later.
+    pub(super) async fn read_bucket_settings(&mut self) {
         let found = match self.store.versioning().await {
             Ok(Versioning::Enabled) => Found::yes("the bucket says so"),
             Ok(Versioning::Suspended) => Found::yes("the bucket says so, suspended for the moment"),
@@ -46,14 +46,14 @@ impl Probe<'_> {
                 rule.and_then(|rule| rule.default_retention).map_or(Lock::None, |rule| Lock::Default(words(&rule)))
             }
             Err(error) if has_no_locks(&error) => Lock::None,
-            // A lock needs versions: where the bucket says that it keeps none, an answer that makes no sense hides none.
+            // A lock needs versions: if the bucket reports none, an unparsable answer cannot hide a lock.
             Err(error) if error.reason() == Reason::NotUnderstood && self.versioned == Tristate::No => Lock::None,
             Err(error) => Lock::Unseen(error),
         }
     }
 }
 
-/// The store says that there is no such configuration, or that it knows no locks at all.
+/// Returns whether the store answers that the bucket has no such configuration, or that it does not support locks.
 fn has_no_locks(error: &StoreError) -> bool {
     let says_so = |code| ["ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"].contains(&code);
     error.reason() == Reason::Unsupported || error.code().is_some_and(says_so)

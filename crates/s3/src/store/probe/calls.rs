@@ -16,7 +16,7 @@ use crate::store::{
     xml_document::WholeDocument,
 };
 
-/// What goes with an object; nothing stated: the right Content-MD5.
+/// What is sent with an object; the default is the right Content-MD5.
 #[derive(Default)]
 pub(super) struct PutOptions<'a> {
     pub hash: Hash,
@@ -35,12 +35,12 @@ pub(super) enum Hash {
 
 pub(super) struct Sent {
     pub etag: ETag,
-    /// Some stores name one though they keep no versions.
+    /// Some stores return one although they keep no versions.
     pub version: Option<String>,
 }
 
 impl Hash {
-    /// Content-MD5 and checksum, one of them.
+    /// Returns Content-MD5 and checksum, of which one is set.
     pub(super) fn headers(self, bytes: &[u8]) -> (Option<String>, Option<String>) {
         let crc64 = |bytes: &[u8]| STANDARD.encode(crc_fast::checksum(Crc64Nvme, bytes).to_be_bytes());
         match self {
@@ -57,7 +57,7 @@ pub(super) fn md5_of(bytes: &[u8]) -> Md5 {
 }
 
 impl Probe<'_> {
-    /// A key of ours.
+    /// Returns the key of this name below the probe's prefix.
     pub(super) fn key(&self, name: &str) -> ObjectKey {
         // Cannot fail: names are chosen here, not empty, without NUL, and short enough.
         ObjectKey::new(format!("{}{name}", self.prefix)).expect("a key of a probe")
@@ -69,7 +69,7 @@ impl Probe<'_> {
         bytes: &[u8],
         sending: PutOptions<'_>,
     ) -> Result<Sent, StoreError> {
-        self.trail.writes(key);
+        self.cleanup.writes(key);
         let Store { client, bucket, .. } = self.store;
         let progress = Progress::default();
         let (body, _loan) = lent(&Bytes::copy_from_slice(bytes), &progress);
@@ -102,7 +102,7 @@ impl Probe<'_> {
             Ok(answer) => answer,
             Err(error) => return Err(Box::pin(self.store.look_at_the_path(key, error)).await),
         };
-        self.trail.wrote(key, answer.version_id.as_ref());
+        self.cleanup.wrote(key, answer.version_id.as_ref());
         Ok(Sent { etag: ETag::new(answer.e_tag.unwrap_or_default()), version: answer.version_id })
     }
 
@@ -115,7 +115,7 @@ impl Probe<'_> {
         Ok(bytes)
     }
 
-    /// `None`: there is no such object.
+    /// Returns the bytes of the object; `None`: there is no such object.
     pub(super) async fn read_if_there(&self, key: &ObjectKey) -> Result<Option<Vec<u8>>, StoreError> {
         match self.read(key).await {
             Err(error) if error.reason() == Reason::NoSuchKey => Ok(None),
@@ -133,7 +133,7 @@ impl Probe<'_> {
 
     /// Begins an upload in parts whose checksum is the whole object's CRC-64/NVME.
     pub(super) async fn create_with_crc64(&mut self, key: &ObjectKey) -> Result<UploadId, StoreError> {
-        self.trail.writes(key);
+        self.cleanup.writes(key);
         let Store { client, bucket, .. } = self.store;
         let call = client
             .create_multipart_upload()
@@ -144,14 +144,14 @@ impl Probe<'_> {
         let answer = self.store.call(Operation::CreateMultipartUpload, &Progress::default(), call.send()).await?;
         let none = || StoreError::found(Operation::CreateMultipartUpload, Reason::NotUnderstood, "it names no upload");
         let upload = UploadId::new(answer.upload_id.ok_or_else(none)?);
-        self.trail.begins(key, &upload);
+        self.cleanup.begins(key, &upload);
         Ok(upload)
     }
 
     pub(super) async fn create(&mut self, key: &ObjectKey) -> Result<UploadId, StoreError> {
-        self.trail.writes(key);
+        self.cleanup.writes(key);
         let upload = self.store.create_multipart(key, &Metadata::default()).await?;
-        self.trail.begins(key, &upload);
+        self.cleanup.begins(key, &upload);
         Ok(upload)
     }
 
@@ -183,7 +183,7 @@ impl Probe<'_> {
         Ok(ETag::new(answer.e_tag.unwrap_or_default()))
     }
 
-    /// Parts in their order from 1.
+    /// Completes an upload; `parts` are in order from part 1.
     pub(super) async fn complete(
         &mut self,
         key: &ObjectKey,
@@ -201,7 +201,7 @@ impl Probe<'_> {
             .upload_id(upload.as_str())
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build());
         let answer = self.store.call(Operation::CompleteMultipartUpload, &Progress::default(), call.send()).await?;
-        self.trail.wrote(key, answer.version_id.as_ref());
+        self.cleanup.wrote(key, answer.version_id.as_ref());
         Ok(ETag::new(answer.e_tag.unwrap_or_default()))
     }
 
@@ -211,7 +211,7 @@ impl Probe<'_> {
         self.store.call(Operation::DeleteObject, &Progress::default(), call.send()).await.map(drop)
     }
 
-    /// The keys below `prefix` that come after another one; far fewer than a page.
+    /// Returns the keys below `prefix` after `after`; the probe writes far fewer than one page.
     pub(super) async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<String>, StoreError> {
         let Store { client, bucket, .. } = self.store;
         let call = client

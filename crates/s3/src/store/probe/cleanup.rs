@@ -1,4 +1,4 @@
-//! What a probe wrote, and how it is removed again.
+//! Records what a probe writes, and removes it. It removes no other object.
 
 use std::collections::BTreeSet;
 
@@ -11,19 +11,19 @@ use crate::store::{
     Operation, Reason, UploadId, key_encoding::KeyEncoding, stall_timeout::Progress, xml_document::WholeDocument,
 };
 
-/// Pages of a listing of what we wrote at most: it is far less than one.
+/// The most pages of a listing of the probe's own keys, which fill far less than one.
 const PAGES: usize = 10;
 
-/// Entered before it is sent, so that what is lost on the way is found again.
+/// What the probe has written. Each key is recorded before its request, so that a write without an answer is found.
 #[derive(Debug, Default)]
 pub(super) struct Cleanup {
     keys: BTreeSet<ObjectKey>,
-    /// As far as the answers named them.
+    /// The versions whose ids the answers returned.
     versions: Vec<Version>,
     uploads: Vec<(ObjectKey, UploadId)>,
 }
 
-/// Something of ours that stays behind.
+/// An object or upload of the probe that could not be removed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Leftover {
     pub key: String,
@@ -49,7 +49,7 @@ impl Cleanup {
         self.versions.extend(version.map(|id| Version { key: key.clone(), id: Some(id.clone()) }));
     }
 
-    /// It surely never came to be.
+    /// Drops a key whose object certainly does not exist.
     pub(super) fn forgets(&mut self, key: &ObjectKey) {
         self.keys.remove(key);
     }
@@ -60,9 +60,9 @@ impl Cleanup {
 }
 
 impl Probe<'_> {
-    /// Removes all that was written, and looks whether it is gone.
+    /// Removes everything that the probe wrote, checks that it is gone, and returns what is left.
     pub(super) async fn clear_up(&mut self) -> Vec<Leftover> {
-        if self.trail.keys.is_empty() {
+        if self.cleanup.keys.is_empty() {
             return Vec::new();
         }
         let mut left = self.abort_uploads().await;
@@ -72,8 +72,8 @@ impl Probe<'_> {
     }
 
     async fn abort_uploads(&self) -> Vec<Leftover> {
-        let mut uploads = self.trail.uploads.clone();
-        // One whose answer was lost is only found by looking. A store that cannot tell has told its names before.
+        let mut uploads = self.cleanup.uploads.clone();
+        // Only a listing finds an upload whose answer was lost. Without one, the ids that the answers returned must do.
         for listed in self.list_uploads().await.unwrap_or_default() {
             if !uploads.contains(&listed) {
                 uploads.push(listed);
@@ -94,18 +94,18 @@ impl Probe<'_> {
         if self.versioned != Tristate::No {
             versions = self.our_versions().await.ok();
             if versions.is_none() {
-                // A control character in a key of ours may be what made the listing unreadable.
-                failed.extend(self.remove(self.trail.versions.clone()).await);
+                // A control character in one of the probe's keys may have made the listing unreadable.
+                failed.extend(self.remove(self.cleanup.versions.clone()).await);
                 versions = self.our_versions().await.ok();
             }
         }
         let by_version = versions.is_some();
         let there = match versions {
             Some(mut versions) => {
-                // A store that takes one key for another lists it by a name that may not reach it.
+                // A store that folds keys may list an object under a name that does not address it.
                 let elsewhere =
                     |ours: &&Version| versions.iter().any(|listed| listed.id == ours.id && listed.key != ours.key);
-                let by_our_names: Vec<_> = self.trail.versions.iter().filter(elsewhere).cloned().collect();
+                let by_our_names: Vec<_> = self.cleanup.versions.iter().filter(elsewhere).cloned().collect();
                 versions.extend(by_our_names);
                 versions
             }
@@ -127,11 +127,11 @@ impl Probe<'_> {
             }
             Err(error) => failed.push((self.everything(), format!("whether it is gone cannot be seen: {error}"))),
         }
-        let told = |(Version { key, id }, why)| Leftover { key: key.to_string(), version: id, upload: false, why };
-        failed.into_iter().map(told).collect()
+        let leftover = |(Version { key, id }, why)| Leftover { key: key.to_string(), version: id, upload: false, why };
+        failed.into_iter().map(leftover).collect()
     }
 
-    /// Removes these; those that would not go, and why.
+    /// Removes these versions; returns the ones that could not be removed, and why.
     async fn remove(&self, versions: Vec<Version>) -> Vec<(Version, String)> {
         let mut failed = Vec::new();
         for version in versions {
@@ -146,15 +146,15 @@ impl Probe<'_> {
         failed
     }
 
-    /// To be removed by key alone. Where versions may be kept that can add a marker, even to what never was: so
-    /// what is known by its version is left out, and what is not there.
+    /// Returns what is to be removed by key alone. In a bucket with versions such a deletion adds a marker, even for a
+    /// key that never existed: so keys with a known version and missing keys are left out.
     async fn without_known_version(&self) -> Vec<Version> {
         let listed = self.our_keys().await.unwrap_or_default();
-        let keys: BTreeSet<_> = self.trail.keys.iter().cloned().chain(listed).collect();
+        let keys: BTreeSet<_> = self.cleanup.keys.iter().cloned().chain(listed).collect();
         let mut plain = Vec::new();
         for key in keys {
             let left_out = self.versioned != Tristate::No
-                && (self.trail.versions.iter().any(|version| version.key == key)
+                && (self.cleanup.versions.iter().any(|version| version.key == key)
                     || matches!(self.is_there(&key).await, Ok(false)));
             if !left_out {
                 plain.push(Version { key, id: None });
@@ -170,17 +170,17 @@ impl Probe<'_> {
         Ok(self.our_keys().await?.into_iter().map(|key| Version { key, id: None }).collect())
     }
 
-    /// All of it, by the name of its folder.
+    /// Stands for everything below the probe's prefix, in messages.
     fn everything(&self) -> Version {
         Version { key: self.key("*"), id: None }
     }
 
-    /// Nothing else is ever removed, whatever a listing says.
+    /// Returns whether the probe wrote this key. Nothing else is ever removed, whatever a listing contains.
     fn is_ours(&self, key: &ObjectKey) -> bool {
-        key.as_str().starts_with(&self.prefix) || self.trail.keys.contains(key)
+        key.as_str().starts_with(&self.prefix) || self.cleanup.keys.contains(key)
     }
 
-    /// The other place where we write.
+    /// Returns the probe's second prefix, with a leading slash.
     fn led(&self) -> String {
         format!("/{FOLDER}{}", self.prefix.trim_start_matches(FOLDER))
     }
@@ -197,7 +197,7 @@ impl Probe<'_> {
         Ok(versions)
     }
 
-    /// Versions and delete markers of ours below `prefix`.
+    /// Returns the probe's versions and delete markers below `prefix`.
     pub(super) async fn list_versions(&self, prefix: &str) -> Result<Vec<Version>, StoreError> {
         let Store { client, bucket, .. } = self.store;
         let mut all = Vec::new();

@@ -2,21 +2,21 @@ use serde::Serialize;
 
 use super::{StoreError, Tristate};
 
-/// One thing that was measured.
+/// One property of a store that was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fact {
-    /// For programs; it does not change.
+    /// A stable name, for programs.
     pub name: &'static str,
-    /// What was asked, as a sentence that is true or is not.
+    /// The property as a sentence, which is true or false.
     pub says: String,
-    /// The profile's word.
+    /// What the profile states.
     pub profile: Tristate,
     /// `Unknown`: it could not be measured, and `detail` says why.
     pub measured: Tristate,
     pub detail: String,
-    /// Without it no copy here is sound.
+    /// No copy at this store is sound without this property.
     pub needed: bool,
-    /// What to write into the replica's section.
+    /// The line to add to the replica's section of the configuration.
     pub advice: Option<String>,
 }
 
@@ -26,7 +26,7 @@ impl Fact {
         Self { name, says: says.into(), profile, measured, detail, needed: false, advice: None }
     }
 
-    /// What every copy relies on, whatever the profile says.
+    /// Makes a fact that every copy relies on, whatever the profile states.
     pub(super) fn needed(name: &'static str, says: impl Into<String>, found: Found) -> Self {
         Self { needed: true, ..Self::new(name, says, Tristate::Yes, found) }
     }
@@ -35,20 +35,20 @@ impl Fact {
         Self { advice, ..self }
     }
 
-    /// Copies to or from this store cannot be trusted, or not be made.
+    /// Returns whether copies to or from this store cannot be trusted, or cannot be made.
     #[must_use]
     pub fn fails(&self) -> bool {
         self.needed && self.measured != Tristate::Yes
     }
 
-    /// The profile says otherwise.
+    /// Returns whether the measurement contradicts the profile.
     #[must_use]
     pub fn differs(&self) -> bool {
         self.profile != Tristate::Unknown && self.measured != Tristate::Unknown && self.profile != self.measured
     }
 }
 
-/// An answer to one question, and how it was seen.
+/// One measurement, and what it was seen by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
     pub measured: Tristate,
@@ -68,7 +68,7 @@ impl Found {
         Self { measured: Tristate::Unknown, detail: why.to_string() }
     }
 
-    /// `yes` or `no`, with nothing more to say.
+    /// Makes a `yes` or `no` without details.
     pub(super) fn plain(holds: bool) -> Self {
         Self { measured: holds.into(), detail: String::new() }
     }

@@ -1,4 +1,4 @@
-//! Whether a store looks at the hashes that it is sent, and what it does with what arrived wrong.
+//! Measures whether a store checks the hashes of a request, and whether it keeps a body that does not match.
 
 use bytes::Bytes;
 use copyhold_core::domain::ObjectKey;
@@ -81,7 +81,7 @@ impl Probe<'_> {
         }
     }
 
-    /// An unmeasured property is not taken for granted.
+    /// Returns what the profile states; a property that was not measured is unknown.
     fn checks_md5(&self) -> Tristate {
         if self.profile().hashes.checks_md5 { Tristate::Yes } else { Tristate::Unknown }
     }
@@ -100,7 +100,7 @@ impl Probe<'_> {
         }
     }
 
-    /// No look at what was kept: a part whose ETag was never told becomes part of no object.
+    /// Does not check what was kept: a part whose ETag was never returned cannot become part of an object.
     async fn refuses_part(&self, key: &ObjectKey, upload: &UploadId, bytes: &Bytes, hash: Hash) -> Found {
         match self.part(key, upload, 1, bytes, hash).await {
             Ok(_) => Found::no("it is taken"),

@@ -1,7 +1,7 @@
-//! Which keys a store holds, and whether it holds them as they are.
+//! Measures which keys a store accepts, and whether it stores them unchanged.
 //!
-//! One that it refuses is no harm: the copy is parked, and says so. One that it tidies, decodes or folds is: two
-//! objects of the source would become one, each overwriting the other.
+//! A refused key does no harm: the copy is parked with that reason. A key that the store normalizes, decodes or folds
+//! does: two objects of the source would become one, each overwriting the other.
 
 use copyhold_core::domain::{MAX_KEY_BYTES, ObjectKey};
 
@@ -13,10 +13,10 @@ use super::{
 };
 
 const BYTES: &[u8] = b"under an odd key";
-/// Tried one after the other where the longest is not held.
+/// Tried one after the other if the longest key is not accepted.
 const SHORTER: [usize; 6] = [1_000, 900, 768, 512, 250, 128];
 
-/// A key by its end, and the one that a store which changes keys would make of it.
+/// A key by its end, and the key that a store which changes keys would make of it.
 struct OddKey {
     name: &'static str,
     says: &'static str,
@@ -42,7 +42,7 @@ const ODD: &[OddKey] = &[
     OddKey { name: "key_trailing_slash", says: "the key a/ is held", end: "a/", twin: "a" },
 ];
 
-/// The keys that are held, with the names of their facts.
+/// The keys that the store holds, with the names of their facts.
 type HeldKeys = Vec<(&'static str, ObjectKey)>;
 
 impl Probe<'_> {
@@ -50,7 +50,7 @@ impl Probe<'_> {
         let mut held = Vec::new();
         for odd in ODD {
             self.going_on()?;
-            // Where it stays, it would break every listing that is not encoded, until the retention ends.
+            // If it cannot be deleted, it breaks every unencoded listing until the retention ends.
             if self.retention.is_some() && odd.end.contains(char::is_control) {
                 continue;
             }
@@ -77,7 +77,7 @@ impl Probe<'_> {
         held: &mut HeldKeys,
     ) {
         let profile = if self.profile().refuses_key(&key).is_some() { Tristate::No } else { Tristate::Unknown };
-        // A key that is held as another is made good by nothing but a profile that refuses it.
+        // Only a profile that refuses the key makes up for a store that stores it as another one.
         let (found, needed) = match found {
             Ok(found) => (found, false),
             Err(mangled) => (mangled, profile != Tristate::No),
@@ -88,7 +88,7 @@ impl Probe<'_> {
         self.found(Fact { needed, ..Fact::new(name, says, profile, found) });
     }
 
-    /// `Err`: taken, and not held as it is.
+    /// Returns whether the store holds the key. `Err`: it accepted the key, and did not store it unchanged.
     async fn holds(&mut self, key: &ObjectKey, twin: Option<&ObjectKey>) -> Result<Found, Found> {
         match self.put(key, BYTES, PutOptions::default()).await {
             Ok(_) => {}
@@ -109,12 +109,12 @@ impl Probe<'_> {
         let Some(twin) = twin else { return Ok(Found::yes("")) };
         match self.read_if_there(twin).await {
             Ok(None) => Ok(Found::yes("")),
-            // What the store made of the key has to go too.
+            // The object under the changed key has to be removed too.
             Ok(Some(_)) => {
-                self.trail.writes(twin);
+                self.cleanup.writes(twin);
                 Err(Found::no("taken as another key, which may be another object's"))
             }
-            // Some answer a key that is a folder's name with something else than a 404.
+            // Some stores answer a key that names a folder with something other than a 404.
             Err(error) => Ok(Found::unclear(&error)),
         }
     }
@@ -147,7 +147,7 @@ impl Probe<'_> {
                 let mut hidden = Vec::new();
                 for (name, key) in held {
                     let shown = |listed: &[String]| listed.iter().any(|listed| listed == key.as_str());
-                    // One lies elsewhere.
+                    // The key with a leading slash is outside the prefix.
                     let elsewhere = !key.as_str().starts_with(&self.prefix);
                     let is_shown = if elsewhere {
                         self.list(key.as_str(), None).await.is_ok_and(|listed| shown(&listed))

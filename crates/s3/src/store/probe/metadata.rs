@@ -1,4 +1,4 @@
-//! Whether what travels beside the bytes arrives.
+//! Measures whether a store keeps the metadata of an object.
 
 use super::{
     Probe, Tristate,
@@ -9,7 +9,7 @@ use super::{
 use crate::store::Metadata;
 
 const BYTES: &[u8] = b"with metadata";
-/// What Amazon takes of user metadata, names and values together.
+/// Amazon's limit for user metadata, names and values together.
 const MUCH_BYTES: usize = 2 * 1024;
 
 impl Probe<'_> {
@@ -56,7 +56,7 @@ impl Probe<'_> {
         self.found(Fact::new("metadata_2k", "2 KiB of user metadata are kept", profile, found));
     }
 
-    /// `None`: it was refused.
+    /// Writes an object with this metadata and returns what a HEAD shows of it; `None`: the store refused it.
     async fn round_trip(&mut self, name: &str, metadata: &Metadata) -> Result<Option<Metadata>, Found> {
         let key = self.key(name);
         match self.put(&key, BYTES, PutOptions { metadata: Some(metadata), ..PutOptions::default() }).await {

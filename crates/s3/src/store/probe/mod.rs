@@ -1,8 +1,8 @@
-//! Measures a store instead of believing what is said of it.
+//! Measures how a store behaves, instead of trusting its documentation.
 //!
-//! Writes small objects of its own under a random prefix, reads them, and removes them again, by version where
-//! there are versions, whatever happens in between. It touches nothing else. Where a default retention would keep what it
-//! writes it writes nothing, unless it is told to. What it finds is told as [`Fact`]s beside the profile's word.
+//! A probe writes small objects under a random prefix, reads them, and removes them again, by version if there are
+//! versions, whatever happens in between. It touches no other object. In a bucket with a default retention it writes
+//! only if the caller allows that. It reports [`Fact`]s, each with what the profile states.
 
 mod bucket;
 mod calls;
@@ -30,9 +30,9 @@ use bucket::Lock;
 use calls::PutOptions;
 use cleanup::Cleanup;
 
-/// Everything that a probe writes lies below it, but for one key that begins with a slash and goes on like this.
+/// The prefix of everything that a probe writes, but for one key that has a slash in front of it.
 const FOLDER: &str = ".copyhold-probe";
-/// What was sent when we were told to stop may still be carried out: it is left so long to end.
+/// A store may still execute a request that was sent before `stop` was cancelled: it gets this long to end.
 const LAST_REQUEST_MAY_TAKE: Duration = Duration::from_secs(5);
 
 /// Returns whether a key was written by a probe. An object that a lock kept a probe from deleting is not user data.
@@ -45,17 +45,17 @@ pub fn is_of_a_probe(key: &[u8]) -> bool {
     })
 }
 
-/// What was found out about a store.
+/// The result of a probe.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Under which it was written.
+    /// The prefix that the probe wrote under.
     pub prefix: String,
     pub facts: Vec<Fact>,
-    /// For how long the bucket keeps what is written, where it does.
+    /// How long the bucket's default retention keeps objects, if it has one.
     pub retention: Option<String>,
-    /// Why nothing more was measured, where that is so.
+    /// Why the measuring ended early, if it did.
     pub unmeasured: Option<Ended>,
-    /// What we wrote and could not remove.
+    /// What the probe wrote and could not remove.
     pub left: Vec<Leftover>,
 }
 
@@ -66,24 +66,24 @@ struct Probe<'a> {
     stop: &'a CancellationToken,
     versioned: Tristate,
     retention: Option<String>,
-    trail: Cleanup,
+    cleanup: Cleanup,
     facts: Vec<Fact>,
 }
 
-/// Why a probe did not go on.
+/// Why a probe ended early.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Ended {
     pub kind: EndedBy,
-    /// In words.
+    /// The reason, for people.
     pub why: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndedBy {
-    /// What is written stays there; nothing was written.
+    /// A retention would keep the probe's objects; nothing was written.
     Lock,
-    /// Whether it stays cannot be seen; nothing was written.
+    /// It is unclear whether a retention would keep them; nothing was written.
     LockUnseen,
     NotWritable,
     NotRemovable,
@@ -102,15 +102,15 @@ impl Ended {
 }
 
 impl Store {
-    /// Where a probe of this number writes.
+    /// Returns the prefix that the probe of this number writes under.
     #[must_use]
     pub fn probe_prefix(number: u64) -> String {
         format!("{FOLDER}/{number:016x}/")
     }
 
-    /// Measures the store under [`Store::probe_prefix`]. `locked`: also where what is written stays for a while.
+    /// Measures the store under [`Store::probe_prefix`]. `locked`: also if a retention keeps the objects for a while.
     ///
-    /// Cancelling `stop` ends the measuring, not the removing. Dropping the future leaves things behind.
+    /// Cancelling `stop` ends the measuring, not the removing. Dropping the future leaves objects behind.
     pub async fn probe(&self, number: u64, locked: bool, stop: &CancellationToken) -> Report {
         let prefix = Self::probe_prefix(number);
         let mut probe = Probe {
@@ -119,7 +119,7 @@ impl Store {
             stop,
             versioned: Tristate::Unknown,
             retention: None,
-            trail: Cleanup::default(),
+            cleanup: Cleanup::default(),
             facts: Vec::new(),
         };
         let measured = tokio::select! {
@@ -129,7 +129,7 @@ impl Store {
         };
         let mut left = probe.clear_up().await;
         if measured.is_none() {
-            // What was cut off may have been carried out while we looked.
+            // During the removal, the store may have executed a request that was cut off.
             tokio::time::sleep(LAST_REQUEST_MAY_TAKE).await;
             left = probe.clear_up().await;
         }
@@ -145,7 +145,7 @@ async fn late(stop: &CancellationToken) {
 
 impl Probe<'_> {
     async fn measure(&mut self, locked: bool) -> Result<(), Ended> {
-        self.look_at_the_bucket().await;
+        self.read_bucket_settings().await;
         match self.lock().await {
             Lock::None => {}
             Lock::Unseen(_) if locked => {}
@@ -181,13 +181,13 @@ impl Probe<'_> {
         self.going_on()
     }
 
-    /// Writes one object and removes it, before any other is written.
+    /// Writes one object and removes it, before the probe writes any other.
     async fn may_write_and_remove(&mut self) -> Result<(), Ended> {
         let key = self.key("first");
         let sent = self.put(&key, b"first", PutOptions::default()).await;
         let sent = sent.map_err(|error| {
             if error.class() == FailureClass::Denied {
-                self.trail.forgets(&key);
+                self.cleanup.forgets(&key);
             }
             Ended::by(EndedBy::NotWritable, format!("nothing can be written: {error}"))
         })?;

@@ -21,12 +21,12 @@ impl Probe<'_> {
         let there =
             self.store.head(&self.key("upload")).await.ok().filter(|there| there.size_bytes == size_bytes as u64);
         let (found, etag) = match (sent, there) {
-            // Ceph's answer may have an empty one; a look has the right one.
+            // Ceph's answer may have an empty one; a HEAD has the right one.
             (Ok(etag), Some(there)) => {
                 (Found::yes(""), Some(etag).filter(|etag| !etag.as_str().is_empty()).or(there.etag))
             }
             (Ok(_), None) => (Found::no("answered as done, and not there"), None),
-            // As copies do it: an answer that is lost or unreadable is made up for by a look.
+            // As copies do: a HEAD replaces an answer that is lost or unreadable.
             (Err(error), Some(there)) if !is_refusal(&error) => {
                 (Found::yes(format!("though its answer is none of S3's: {}", error.brief())), there.etag)
             }
@@ -60,7 +60,7 @@ impl Probe<'_> {
         self.complete(&key, &upload, &etags).await
     }
 
-    /// Where ETags prove nothing and hashes are checked, the operator may say so and spare every copy a second reading.
+    /// Advises the setting that saves reading every copy back: hashes are checked, and ETags prove nothing.
     fn advise_on_md5(&mut self) {
         let measured =
             |facts: &[Fact], name: &str| facts.iter().find(|fact| fact.name == name).map(|fact| fact.measured);

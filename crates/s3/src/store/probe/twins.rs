@@ -95,7 +95,7 @@ impl Probe<'_> {
     pub(super) async fn twins(&mut self) -> Result<(), Ended> {
         for family in FAMILIES {
             self.going_on()?;
-            // Where they stay, control characters would break every listing that is not encoded.
+            // If they cannot be deleted, control characters break every unencoded listing.
             let stays = self.retention.is_some();
             let ends = family.ends.iter().filter(|end| !(stays && end.contains(char::is_control)));
             let keys = ends.map(|end| self.key(&format!("{}/{end}", family.name))).collect();
@@ -103,7 +103,7 @@ impl Probe<'_> {
             self.found(Fact::needed(family.name, family.says, found));
         }
         self.going_on()?;
-        // As long as keys may be: stores that keep them as file names or in columns may cut them.
+        // As long as a key may be: stores that keep keys as file names or in columns may truncate them.
         let bytes = self.profile().keys.max_bytes.min(MAX_KEY_BYTES);
         let stem = "l".repeat(bytes.saturating_sub(self.prefix.len() + 1));
         let keys = ["a", "b"].map(|end| self.key(&format!("{stem}{end}"))).to_vec();
@@ -112,17 +112,17 @@ impl Probe<'_> {
         Ok(())
     }
 
-    /// Writes all of these, each with a content of its own, and looks whether each has its own still.
+    /// Writes all of these keys, each with its own content, and checks that each still has that content.
     async fn stay_apart(&mut self, keys: Vec<ObjectKey>) -> Found {
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
         for key in keys {
-            // No copy is ever written to such a key.
+            // The profile refuses such a key, so no copy is written to it.
             if self.profile().refuses_key(&key).is_some() {
                 continue;
             }
             match self.put(&key, &content(&key), PutOptions::default()).await {
                 Ok(_) => taken.push(key),
-                // Whatever the reason: a copy to it fails, and replaces no other.
+                // For any reason: a copy to this key fails, and replaces no other object.
                 Err(_) => refused.push(self.end_of(&key)),
             }
         }
@@ -149,7 +149,7 @@ impl Probe<'_> {
         }
     }
 
-    /// The end of a key of ours as a message names it: in ASCII, or twins would look alike.
+    /// Returns the end of one of the probe's keys for messages: in ASCII, because twins look alike otherwise.
     fn end_of(&self, key: &ObjectKey) -> String {
         let end = key.as_str().strip_prefix(&self.prefix).unwrap_or(key.as_str());
         let end = end.split_once('/').filter(|(family, _)| family.starts_with("twins_")).map_or(end, |(_, end)| end);

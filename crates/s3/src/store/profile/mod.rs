@@ -16,26 +16,26 @@ use crate::settings::{self, Provider};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Profile {
     pub provider: Provider,
-    /// Parts of one multipart upload at most.
+    /// The most parts of one multipart upload.
     pub max_parts: u32,
-    /// Bytes of a part that is not the last, at least.
+    /// The smallest size of a part that is not the last.
     pub min_part_bytes: u64,
     /// All parts but the last must be of one size. Copyhold's always are: kept for a future change of the plan.
     pub equal_parts: bool,
-    /// Bytes of one PUT, and of one part, at most.
+    /// The largest size of one PUT, and of one part.
     pub max_put_bytes: u64,
-    /// Bytes of one object at most, however it is sent.
+    /// The largest size of an object, however it is sent.
     pub max_object_bytes: u64,
     pub keys: Keys,
-    /// Bytes of names and values of user metadata at most; `None`: as much as the store takes.
+    /// The largest size of user metadata, names and values together; `None`: the limit is unknown, the store decides.
     pub max_metadata_bytes: Option<usize>,
     pub hashes: Hashes,
     pub etags: Etags,
     pub conditions: Conditions,
     pub listing: Listing,
-    /// Every overwrite keeps what was there before as an older version.
+    /// Every overwrite keeps the previous object as an older version.
     pub keeps_versions: Tristate,
-    /// Copies there may have other metadata than their objects: the operator says so.
+    /// The operator accepts copies with other metadata than their objects.
     pub accepts_altered_metadata: bool,
     /// Storage classes that must be restored before they can be read.
     pub cold_classes: &'static [&'static str],
@@ -61,17 +61,17 @@ impl From<bool> for Tristate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keys {
     pub max_bytes: usize,
-    /// With bytes below 32, or 127.
+    /// Keys with bytes below 32, or 127.
     pub control: Control,
-    /// With a `/` in front, two in a row, or `.` or `..` between them: what a file system would tidy.
+    /// Keys with a `/` in front, two in a row, or `.` or `..` between them: a file system would normalize them.
     pub untidy: bool,
-    /// With a `/` in front, and not as the key without it, which may be another object's.
+    /// Keys with a `/` in front, stored apart from the key without it, which may be another object's.
     pub leading_slash: bool,
-    /// Two keys are never one: it folds neither capitals nor anything else.
+    /// Different keys are different objects: the store folds neither capitals nor anything else.
     pub exact: Tristate,
 }
 
-/// What a store makes of control characters in keys.
+/// How a store treats control characters in keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     Held,
@@ -84,41 +84,41 @@ pub enum Control {
 /// What a store does with the hash of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hashes {
-    /// A wrong Content-MD5 was seen to be refused and nothing of it kept, on PUT and on parts.
+    /// The store was measured to refuse a wrong Content-MD5 and to keep nothing of it, on PUT and on parts.
     pub checks_md5: bool,
-    /// It takes `x-amz-checksum-crc64nvme` on PUT.
+    /// The store accepts `x-amz-checksum-crc64nvme` on PUT.
     pub takes_crc64: Tristate,
-    /// It takes the same on parts.
+    /// The store accepts it on parts.
     pub takes_crc64_on_parts: Tristate,
 }
 
-/// How a store forms the ETags that it answers.
+/// How a store forms its ETags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Etags {
-    /// Of one PUT: the MD5 of its bytes.
+    /// The ETag of one PUT is the MD5 of its bytes.
     pub of_put_is_md5: Tristate,
-    /// Of an upload in parts: the MD5 of their MD5s, and how many they were.
+    /// The ETag of an upload in parts is the MD5 of their MD5s, and their number.
     pub of_parts_is_md5s: Tristate,
 }
 
-/// Preconditions that are heeded. Nothing is correct by them alone; they save round trips.
+/// Whether the store evaluates preconditions. Correctness never depends on them; they save round trips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conditions {
     pub on_get: Tristate,
     pub on_put: Tristate,
 }
 
-/// What a listing can be relied upon for.
+/// What Copyhold may rely on in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// It shows every object that can be read.
+    /// The listing shows every object that can be read.
     pub is_complete: Tristate,
-    /// `start-after` is heeded.
+    /// The store evaluates `start-after`.
     pub starts_after: Tristate,
 }
 
 impl Profile {
-    /// The preset of the replica's provider, with the operator's own facts over it.
+    /// Returns the preset of the replica's provider, overridden by the operator's own facts.
     #[must_use]
     pub fn of(replica: &settings::StoreSettings) -> Self {
         let preset = presets::of(replica.provider);
@@ -136,7 +136,7 @@ impl Profile {
         }
     }
 
-    /// Why this store cannot hold `key`, if so.
+    /// Returns why this store cannot hold `key`; `None`: it can.
     #[must_use]
     pub fn refuses_key(&self, key: &ObjectKey) -> Option<String> {
         let (text, whose) = (key.as_str(), self.provider.name());
@@ -154,10 +154,10 @@ impl Profile {
         }
     }
 
-    /// Why this store cannot hold `key` in an upload in parts, if so.
+    /// Returns why this store cannot hold `key` in an upload in parts; `None`: it can.
     #[must_use]
     pub fn refuses_key_in_parts(&self, key: &ObjectKey) -> Option<String> {
-        // Tab and line feed are the only ones that may stand in XML and come back the same.
+        // Of the control characters, only tab and line feed survive a round trip through XML.
         let unfit = |b: u8| b < b' ' && !matches!(b, b'\t' | b'\n');
         (self.keys.control == Control::HeldWhole && key.as_str().bytes().any(unfit)).then(|| {
             let whose = self.provider.name();
@@ -167,7 +167,7 @@ impl Profile {
         })
     }
 
-    /// Why this store cannot hold an object of this size, if so.
+    /// Returns why this store cannot hold an object of this size; `None`: it can.
     #[must_use]
     pub fn refuses_size(&self, size_bytes: u64) -> Option<String> {
         let most = self.max_object_bytes.min(self.max_put_bytes.saturating_mul(u64::from(self.max_parts)));
@@ -175,7 +175,7 @@ impl Profile {
             .then(|| format!("the object has {size_bytes} bytes, {} takes {most} at most", self.provider.name()))
     }
 
-    /// Why this store cannot hold such metadata, if so.
+    /// Returns why this store cannot hold such metadata; `None`: it can.
     #[must_use]
     pub fn refuses_metadata(&self, metadata: &Metadata) -> Option<String> {
         let most = self.max_metadata_bytes?;
@@ -186,23 +186,23 @@ impl Profile {
         })
     }
 
-    /// A request that carried our Content-MD5 proves by its success that the bytes arrived, though the answer's
-    /// ETag is another: the store checks, and does not promise that its ETags are MD5s.
+    /// Returns whether a successful request with our Content-MD5 proves that the bytes arrived, although the answer's
+    /// ETag is another: the store checks the hash, and does not promise that its ETags are MD5s.
     #[must_use]
     pub fn proves_by_hash(&self, in_parts: bool) -> bool {
         let etag = if in_parts { self.etags.of_parts_is_md5s } else { self.etags.of_put_is_md5 };
         self.hashes.checks_md5 && etag != Tristate::Yes
     }
 
-    /// The store is known to form this ETag from the content alone, by S3's formula: where two such stores answer the
-    /// same, they have the same bytes.
+    /// Returns whether the store is known to form this ETag from the content alone, by S3's formula: if two such stores
+    /// return the same ETag, they have the same bytes.
     #[must_use]
     pub fn etag_speaks_of_content(&self, etag: &ETag) -> bool {
         (etag.looks_like_md5() && self.etags.of_put_is_md5 == Tristate::Yes)
             || (etag.looks_like_parts() && self.etags.of_parts_is_md5s == Tristate::Yes)
     }
 
-    /// Whether objects of this storage class cannot simply be read.
+    /// Returns whether objects of this storage class must be restored before they can be read.
     #[must_use]
     pub fn is_cold(&self, storage_class: &str) -> bool {
         self.cold_classes.contains(&storage_class)
@@ -210,7 +210,7 @@ impl Profile {
 }
 
 fn is_untidy(key: &str) -> bool {
-    // What stands behind the last slash may be empty: a folder's marker.
+    // The segment after the last slash may be empty: the marker of a folder.
     let segments = key.strip_suffix('/').unwrap_or(key);
     segments.split('/').any(|segment| matches!(segment, "" | "." | ".."))
 }
@@ -282,7 +282,7 @@ mod tests {
         let mut measured = presets::of(Provider::Aws);
         measured.hashes.checks_md5 = true;
         assert!(measured.proves_by_hash(false) && measured.proves_by_hash(true));
-        // Where an ETag is always the MD5, another one is a reason to look at the bytes.
+        // If an ETag is always the MD5, another one is a reason to read the bytes back.
         measured.etags.of_put_is_md5 = Tristate::Yes;
         assert!(!measured.proves_by_hash(false));
     }

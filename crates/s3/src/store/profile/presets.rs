@@ -91,7 +91,7 @@ const R2: Profile = Profile {
 const MINIO: Profile = Profile {
     provider: Provider::Minio,
     keys: Keys { untidy: false, ..GENERIC.keys },
-    // `a` beside `a/b` is accepted, and hidden.
+    // The store accepts `a` beside `a/b`, and its listing hides it.
     listing: Listing { is_complete: Tristate::No, ..GENERIC.listing },
     ..GENERIC
 };
@@ -108,10 +108,11 @@ const GARAGE: Profile = Profile {
     ..GENERIC
 };
 
-/// Measured with Ceph's gateway 16.2.15. The answer of CompleteMultipartUpload may have an empty ETag, HEAD has the right one.
+/// Measured with Ceph's gateway 16.2.15. The answer of CompleteMultipartUpload may have an empty ETag, HEAD has the
+/// right one.
 const CEPH: Profile = Profile {
     provider: Provider::Ceph,
-    // It takes a CRC-64 and does not look at it.
+    // The store accepts a CRC-64 and does not check it.
     hashes: Hashes { checks_md5: true, takes_crc64: Tristate::Yes, takes_crc64_on_parts: Tristate::Yes },
     etags: Etags { of_put_is_md5: Tristate::Yes, of_parts_is_md5s: Tristate::Yes },
     conditions: Conditions { on_get: Tristate::Yes, on_put: Tristate::Yes },

@@ -12,8 +12,8 @@ use super::*;
 /// More than is read of an answer, with what the sockets hold.
 const BOUND: usize = 32 << 20;
 
-/// A server that answers one request with `head`, and then with `piece` until the client closes. How many bytes it could
-/// send.
+/// A server that answers one request with `head`, and then with `piece` until the client closes. How many bytes it
+/// could send.
 async fn endless(head: &'static str, piece: Vec<u8>) -> (Store, oneshot::Receiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let store = store(&format!("http://{}", listener.local_addr().unwrap())).await;

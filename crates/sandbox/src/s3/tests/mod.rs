@@ -73,7 +73,8 @@ impl Setup {
         self.client.put_object().bucket("b2").key(key).presigned(for_a_minute()).await.unwrap()
     }
 
-    /// Sends the request over a socket of its own, with more headers and a body, and reads until the end of the connection.
+    /// Sends the request over a socket of its own, with more headers and a body, and reads until the end of the
+    /// connection.
     async fn send(&self, request: &PresignedRequest, headers: &str, body: &[u8]) -> Heard {
         let mut stream = self.begin(request, headers).await;
         let _ = stream.write_all(body).await; // the server may have heard enough
