@@ -21,7 +21,7 @@ pub async fn watch(duties: Duties, end: CancellationToken) {
     loop {
         let Some(read) = end.run_until_cancelled(duties.figures()).await else { return };
         match read {
-            // A read-only server counts as unavailable: no work goes on, and its figures stand still.
+            // A read-only server counts as unavailable: no work is done, and its figures do not change.
             Ok(figures) if figures.writable => {
                 metrics::database_read(&figures.replicas.iter().map(of_replica).collect::<Vec<_>>());
                 metrics::notification_queue(figures.notification_queue.unwrap_or_default());

@@ -5,8 +5,8 @@
 //!
 //! `cli → {daemon, audit} → {scan, import, http} → {worker, sweeper, events, figures} → wakeup → {config, metrics}`
 //!
-//! To the right of all of them are the crates: `copyhold_s3` and `copyhold_db`, which do not know each other, and below those
-//! `copyhold_core`. The list below is alphabetical; `tests/it/walls.rs` holds the order.
+//! To the right of all of them are the crates: `copyhold_s3` and `copyhold_db`, which do not know each other, and below
+//! those `copyhold_core`. The list below is alphabetical; `tests/it/walls.rs` holds the order.
 
 pub mod audit;
 pub mod cli;

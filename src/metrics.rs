@@ -1,6 +1,6 @@
 //! The metrics of this process: names, units and labels. Labels never hold a key or a task's id.
 //!
-//! What PostgreSQL says is in `database`: the recorder here keeps every value, and every label, for ever.
+//! The figures from PostgreSQL are in `database`: the recorder here keeps every value, and every label, for ever.
 
 mod database;
 mod exposition;
@@ -106,7 +106,7 @@ fn describe_counters() {
     describe_counter!(
         "copyhold_listener_trials_failed_total",
         Unit::Count,
-        "Connections of this process on which no notice could be heard: through a pooler, of a read replica."
+        "Connections of this process on which no notification could arrive: through a pooler, or to a read replica."
     );
     describe_counter!(
         "copyhold_notifications_total",

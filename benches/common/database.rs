@@ -60,7 +60,7 @@ impl DatabaseServer {
         self.ground(name.to_owned())
     }
 
-    /// Returns a copy of a database without connections.
+    /// Creates a copy of the database `template`, to which no session may be connected.
     pub async fn copy(&self, template: &str) -> anyhow::Result<BenchDatabase> {
         let name = format!("{template}_{}", self.copies.fetch_add(1, Ordering::Relaxed));
         self.cluster.create_database(&name, Some(template)).await?;
@@ -98,7 +98,7 @@ impl DatabaseServer {
 }
 
 impl BenchDatabase {
-    /// Runs statements without preparing them.
+    /// Runs one or more statements, without parameters.
     pub async fn execute(&self, statements: impl Into<String>) -> anyhow::Result<()> {
         sqlx::raw_sql(AssertSqlSafe(statements.into())).execute(&self.pool).await?;
         Ok(())

@@ -1,6 +1,6 @@
-//! Shared by the benchmarks: their environments, the machine they run on, and the lines they print.
+//! What benchmarks share: their environment, the machine's figures, and the lines that they print.
 //!
-//! Each sets up and tears down all it needs. A benchmark that misses a bar prints that, and still exits with 0.
+//! Each benchmark sets up what it needs, and removes it. One whose bar falls short reports that and exits with 0.
 //! Any other exit code means that nothing was measured.
 
 pub mod comparison;
@@ -20,7 +20,7 @@ use anyhow::bail;
 use stores::Stores;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Far more than any benchmark takes: one that waits in vain is reported.
+/// Far more than any benchmark takes. One that takes longer waits for something that never comes, and fails.
 const AT_MOST: Duration = Duration::from_mins(40);
 
 /// Runs the bars whose labels are named, in their order; all if none is.

@@ -19,7 +19,7 @@ pub(super) struct CopyholdDaemon {
 /// The cost of a daemon's work, and the CPU time of others for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DaemonCost {
-    /// The time from the registration to the last record, by the database's clock; and the CPU time of the daemon.
+    /// The time from the registration to the last record, by the database's clock, and the daemon's CPU time.
     pub(super) ours: Cost,
     pub(super) database_cpu_seconds: f64,
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::copyhold_daemon::CopyholdDaemon;
 use crate::common::{machine, report::at_most, stores::Stores};
 
-/// Objects under way. One target may use three quarters of the workers, and all objects have the same targets.
+/// Objects in transfer at the same time: three quarters of the workers. One target has permits for no more, and all of
+/// these objects want the same targets.
 const OBJECTS: u32 = 64;
 const WORKERS: u32 = 85;
 const FOR: Duration = Duration::from_mins(1);
@@ -41,7 +42,7 @@ pub(super) async fn play() -> anyhow::Result<()> {
         machine::load()
     );
     at_most("C4", "peak-rss-mib-64-workers", peak, BUDGET_MIB + 100.0);
-    // The daemon would be busy for minutes, without any further result.
+    // It would be busy for minutes more, and nothing else is measured.
     ours.daemon.kill().await?;
     ours.stage.end().await?;
     stores.end().await

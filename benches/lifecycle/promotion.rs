@@ -28,7 +28,7 @@ const STRETCHES: usize = 4;
 const PROMOTIONS: usize = 10;
 const STRETCH: Duration = Duration::from_secs(10);
 
-/// The replica that each object was uploaded to.
+/// By key, the replica to which the application uploaded the object.
 type Uploaded = BTreeMap<String, String>;
 
 pub(super) async fn play() -> anyhow::Result<()> {

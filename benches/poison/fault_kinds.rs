@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use copyhold_sandbox::s3::Fault;
 
-/// One kind of fault.
+/// One way in which objects fail.
 pub(super) struct Kind {
     pub name: &'static str,
     /// The fault of some objects' PUTs; `None`: this kind occurs only at the source.
     pub at_target: Option<Fault>,
-    /// The fault of one object's GETs.
+    /// What happens to the GETs of such an object at the source; `None`: nothing.
     pub at_source: Option<Fault>,
     /// The failure class of such an object, at a target and at the source.
     pub class: [&'static str; 2],
-    /// A third of all objects has the fault, at the head of the lane, instead of some.
+    /// True: a third of all objects fails, at the head of the lane. False: some objects fail.
     pub prefix: bool,
 }
 
@@ -21,7 +21,7 @@ fn same(name: &'static str, fault: Fault, class: &'static str) -> Kind {
     Kind { name, at_target: Some(fault.clone()), at_source: Some(fault), class: [class, class], prefix: false }
 }
 
-/// Returns all kinds, in order.
+/// Returns all kinds, in the order in which they are measured.
 pub(super) fn all() -> Vec<Kind> {
     let transient = |name, at_target, at_source| Kind {
         name,

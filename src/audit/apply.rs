@@ -53,7 +53,8 @@ impl Audit {
         write: impl AsyncFn() -> Result<FencedWrite, DatabaseError>,
     ) -> ApplyResult {
         if self.dry_run {
-            let row = retry_while_down(async || self.queue.recorded_of(std::slice::from_ref(&object.key)).await).await;
+            let row =
+                retry_while_down(async || self.database.recorded_of(std::slice::from_ref(&object.key)).await).await;
             let same = |row: &RecordedObject| {
                 let recorded =
                     |(replica, at, _): &(ReplicaName, i64, Observation)| row.recorded.contains(&(replica.clone(), *at));
@@ -81,7 +82,7 @@ impl Audit {
                 Ok(answer) => {
                     if answer == FencedWrite::Applied {
                         // A hint, which may be lost.
-                        let _ = self.queue.notify(Notification::Work).await;
+                        let _ = self.database.notify(Notification::Work).await;
                     }
                     return ApplyResult::Answered(answer);
                 }

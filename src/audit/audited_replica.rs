@@ -93,7 +93,7 @@ impl AuditedReplica {
             .await
     }
 
-    /// What its store says of an object.
+    /// What its store returns of an object.
     pub(super) async fn head(&self, key: &ObjectKey) -> Result<Head, Failure> {
         self.with_retries(async || {
             let head = self.store.head(key).await;

@@ -11,9 +11,9 @@ const LISTED: usize = 1000;
 pub enum MatchGrade {
     /// All its bytes were read and have the hash on record.
     Read,
-    /// The store says that it keeps the hash on record.
+    /// The store states that it has the hash on record.
     Checksum,
-    /// It is there, and the store says that it has the size on record. Damage is not seen by this.
+    /// It exists, and the store states the size on record. This does not detect damage.
     Size,
     /// The same, and it has the metadata on record.
     Metadata,
@@ -37,15 +37,15 @@ pub enum Defect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Its record was taken back, and the copy is due.
+    /// Its record was revoked, and the copy is due.
     Requeued,
-    /// Its record was taken back, and nothing is copied until an operator retries it.
+    /// Its record was revoked, and nothing is copied until an operator retries it.
     Parked,
     /// A new generation begins, and all its copies are due.
     RegisteredAgain,
     /// Nothing was to be done.
     DryRun,
-    /// It could not be written down.
+    /// It could not be recorded.
     NotWritten(String),
 }
 
@@ -68,11 +68,11 @@ pub struct Counts {
     pub metadata_not_compared: u64,
     /// The store did not let it be read.
     pub unreadable: u64,
-    /// Registered again, copied again or deleted while it was looked at.
+    /// Registered again, copied again or deleted while it was read.
     pub changed_meanwhile: u64,
     /// Right at last, but one reading came with other bytes.
     pub damaged_on_the_way: u64,
-    /// Of those that are missing, damaged or changed, those whose record was taken back.
+    /// Of those that are missing, damaged or changed, those whose record was revoked.
     pub taken_back: u64,
     /// And those whose record should have been, and could not be.
     pub not_written: u64,
@@ -81,7 +81,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Copies of which it is now known how they stand.
+    /// Copies whose state is now known.
     #[must_use]
     pub fn checked(&self) -> u64 {
         let right = self.identical + self.same_checksum + self.same_size + self.same_metadata;
@@ -118,7 +118,7 @@ impl Counts {
     }
 }
 
-/// A copy that is not what its record says.
+/// A copy that differs from its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub key: ObjectKey,
@@ -137,7 +137,7 @@ pub struct UnreadableCopy {
     pub why: String,
 }
 
-/// What there is to tell one by one.
+/// The findings that are listed one by one.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     pub found: Vec<Finding>,

@@ -32,18 +32,18 @@ pub(super) struct Inspection<'a> {
     pub source: Option<&'a SourceReading>,
     /// What is on record of its metadata.
     pub metadata: Metadata<'a>,
-    /// It is the primary in force: what stands there may be the application's.
+    /// It is the primary in force: its content may be the application's.
     pub primary: bool,
     pub depth: Depth,
 }
 
-/// How much of a copy is looked at.
+/// How much of a copy is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Depth {
     /// All its bytes, and its metadata.
     #[default]
     Bytes,
-    /// What the store says of it.
+    /// What the store returns of it.
     Quick,
     /// Its metadata, at a stated rate.
     Metadata,
@@ -75,12 +75,12 @@ pub(super) enum Observation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// They were written there: the store's ETag is theirs.
-    ApplyResult,
-    /// They rotted: nothing says that they were written.
+    Written,
+    /// They rotted: nothing shows that they were written.
     Rotted,
     /// An earlier state has come back.
     Restored,
-    /// It cannot be told.
+    /// It cannot be decided.
     Unclear,
 }
 
@@ -202,14 +202,14 @@ impl Inspection<'_> {
             let known_for_md5 = self.audited.store().etags_are_md5() == Tristate::Yes;
             let verdict = judge_source(&kept, &CurrentSource { reading: said, etag, known_for_md5 });
             let origin = match verdict {
-                SourceVerdict::Changed => Origin::ApplyResult,
+                SourceVerdict::Changed => Origin::Written,
                 SourceVerdict::Stale => Origin::Restored,
                 SourceVerdict::Corrupt => Origin::Rotted,
                 SourceVerdict::Undecided => Origin::Unclear,
             };
             (origin, format!("{}; {words_of_etag}", verdict.words()))
         } else {
-            let origin = if etag == EtagMatch::Confirms { Origin::ApplyResult } else { Origin::Unclear };
+            let origin = if etag == EtagMatch::Confirms { Origin::Written } else { Origin::Unclear };
             (origin, words_of_etag.to_owned())
         };
         let message = format!(

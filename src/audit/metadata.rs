@@ -40,7 +40,8 @@ impl Inspection<'_> {
         }
     }
 
-    /// The copy is right so far, and came with this metadata. Another than is on record counts if the store says so twice.
+    /// The copy is right so far, and came with this metadata. Other metadata than on record counts if the store returns
+    /// it twice.
     pub(super) async fn with_metadata(&self, came: MetadataHash, grade: MatchGrade) -> Observation {
         let accepted = self.audited.store().profile().accepts_altered_metadata && !self.primary;
         let Some(recorded) = self.metadata.recorded.filter(|recorded| *recorded != came && !accepted) else {
@@ -80,8 +81,8 @@ impl Inspection<'_> {
 }
 
 impl Audit {
-    /// What the metadata of an object is held against. Where nothing is on record of it, the primary's is, as long as the
-    /// size there is the object's; that is written down, so that from then on something is on record.
+    /// Returns the metadata to compare copies with. Where none is on record, the primary's is recorded first, if the
+    /// size there is the object's.
     pub(super) async fn reference(&self, object: &RecordedObject) -> Option<MetadataHash> {
         if object.metadata.is_some() || self.depth != Depth::Metadata {
             return object.metadata;
@@ -101,7 +102,7 @@ impl Audit {
         }
         let hash = head.metadata.hash();
         if !self.dry_run {
-            let noted = async || self.queue.note_metadata(&object.key, object.generation, hash).await;
+            let noted = async || self.database.note_metadata(&object.key, object.generation, hash).await;
             // Without it, it is compared all the same, and the next run finds nothing on record.
             let _ = retry_while_down(noted).await;
         }
@@ -113,15 +114,15 @@ impl Audit {
     }
 }
 
-/// How other metadata came to stand at the primary, by the store's own words from two moments.
+/// How the primary came to have other metadata, by the store's own answers from two moments.
 fn origin(kept: Option<&SourceReading>, now: &SourceReading) -> Origin {
     let second = |at: Option<i64>| at.map(|at| at.div_euclid(SECOND_US));
     let Some(kept) = kept.filter(|kept| kept.replica == now.replica) else { return Origin::Unclear };
     match second(kept.modified_us).zip(second(now.modified_us)) {
-        Some((kept, now)) if now > kept => Origin::ApplyResult,
+        Some((kept, now)) if now > kept => Origin::Written,
         Some((kept, now)) if now < kept => Origin::Restored,
         // Written over within the same second it has another ETag, unless its bytes are the same.
-        _ if kept.tag.zip(now.tag).is_some_and(|(kept, now)| kept != now) => Origin::ApplyResult,
+        _ if kept.tag.zip(now.tag).is_some_and(|(kept, now)| kept != now) => Origin::Written,
         _ => Origin::Unclear,
     }
 }
@@ -129,7 +130,7 @@ fn origin(kept: Option<&SourceReading>, now: &SourceReading) -> Origin {
 impl Origin {
     const fn words_at_the_primary(self) -> &'static str {
         match self {
-            Self::ApplyResult => "; it was written over there",
+            Self::Written => "; it was written over there",
             Self::Restored => "; it is older than what was copied: an earlier state has come back",
             Self::Rotted | Self::Unclear => "; nothing there says when it was given",
         }
@@ -147,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn metadata_at_the_primary_is_the_applications_if_the_store_says_that_it_was_written_since() {
+    fn metadata_at_the_primary_is_the_applications_if_the_store_shows_a_later_write() {
         let kept = said("b2", Some(5), Some(1));
         let judged = |second, tag| origin(Some(&kept), &said("b2", second, tag));
         // The same bytes written anew have the same ETag.
-        assert_eq!(judged(Some(6), Some(1)), Origin::ApplyResult);
+        assert_eq!(judged(Some(6), Some(1)), Origin::Written);
         assert_eq!(judged(Some(4), Some(2)), Origin::Restored);
-        assert_eq!(judged(Some(5), Some(2)), Origin::ApplyResult);
+        assert_eq!(judged(Some(5), Some(2)), Origin::Written);
         assert_eq!(judged(Some(5), Some(1)), Origin::Unclear);
         assert_eq!(judged(None, None), Origin::Unclear);
         assert_eq!(origin(Some(&kept), &said("wasabi", Some(6), Some(2))), Origin::Unclear);

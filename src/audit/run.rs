@@ -42,11 +42,11 @@ pub enum Objects {
 /// What is to be done, and what has come of it so far.
 #[derive(Debug)]
 pub struct Audit {
-    pub(super) queue: Database,
+    pub(super) database: Database,
     /// The one in force.
     pub(super) primary: ReplicaName,
     replicas: Vec<AuditedReplica>,
-    /// How much of each copy is looked at.
+    /// How much of each copy is read.
     pub(super) depth: Depth,
     /// Nothing is written.
     pub(super) dry_run: bool,
@@ -83,9 +83,9 @@ enum FeedItem {
 impl Audit {
     /// `workers`: objects, and copies, that are read at once.
     #[must_use]
-    pub fn new(queue: Database, primary: ReplicaName, replicas: Vec<AuditedReplica>, workers: usize) -> Self {
+    pub fn new(database: Database, primary: ReplicaName, replicas: Vec<AuditedReplica>, workers: usize) -> Self {
         Self {
-            queue,
+            database,
             primary,
             replicas,
             depth: Depth::Bytes,
@@ -98,7 +98,7 @@ impl Audit {
         }
     }
 
-    /// How much of each copy is looked at.
+    /// How much of each copy is read.
     #[must_use]
     pub fn depth(self, depth: Depth) -> Self {
         Self { depth, ..self }
@@ -169,7 +169,7 @@ impl Audit {
         match objects {
             Objects::These(keys) => {
                 for some in keys.chunks(KEYS) {
-                    let found = retry_while_down(async || self.queue.recorded_of(some).await).await?;
+                    let found = retry_while_down(async || self.database.recorded_of(some).await).await?;
                     let missing = some.iter().filter(|key| !found.iter().any(|object| object.key == **key));
                     ended.unregistered.extend(missing.cloned());
                     for object in found {
@@ -178,7 +178,7 @@ impl Audit {
                 }
             }
             Objects::Range { range, mut after } => loop {
-                let page = retry_while_down(async || self.queue.recorded_page(&range, after.as_ref()).await).await?;
+                let page = retry_while_down(async || self.database.recorded_page(&range, after.as_ref()).await).await?;
                 for object in page.objects {
                     let _ = to.send(FeedItem::Object(object)).await;
                 }
@@ -262,7 +262,7 @@ impl Audit {
         let then = match verdict {
             Verdict::Nothing => Vec::new(),
             Verdict::TakeBack(take_back) => {
-                let write = async || self.queue.revoke(&take_back).await;
+                let write = async || self.database.revoke(&take_back).await;
                 let written = self.write(stop, &object, &seen, write).await;
                 let done = |park| if park { Action::Parked } else { Action::Requeued };
                 let each = take_back.refuted.iter();
@@ -275,7 +275,7 @@ impl Audit {
                 each
             }
             Verdict::Again(again) => {
-                let write = async || self.queue.register_changed(&again).await;
+                let write = async || self.database.register_changed(&again).await;
                 let written = self.write(stop, &object, &seen, write).await;
                 let then = written.of(Action::RegisteredAgain);
                 let each = seen.iter().filter_map(|(of, _, seen)| {
@@ -304,9 +304,9 @@ impl Audit {
             UnregisteredChanges::CopyAll => None,
             UnregisteredChanges::Park => Some(changes_are_parked(&again.primary)),
             UnregisteredChanges::Copy => {
-                match retry_while_down(async || self.queue.admit_change(&again.primary).await).await {
+                match retry_while_down(async || self.database.admit_change(&again.primary).await).await {
                     Ok(ChangeAdmission::Refused { .. }) => Some(too_many_changes(&again.primary)),
-                    // What stands in the way of asking stands in the way of what follows, which tells it.
+                    // An obstacle to this query is one to the next statement too, which reports it.
                     Ok(ChangeAdmission::Admitted) | Err(_) => None,
                 }
             }
@@ -318,7 +318,8 @@ impl Audit {
         Verdict::TakeBack(Revocation { key, generation, refuted, park_the_rest: false })
     }
 
-    /// `then`: what became of the replica's record, and why; `None` of one that is false: the row has changed meanwhile, so what was seen of it does not count.
+    /// `then`: what became of the replica's record, and why; `None` of one that is false: the row has changed
+    /// meanwhile, so what was seen of it does not count.
     fn note(&self, audited: &AuditedReplica, key: &ObjectKey, seen: &Observation, then: Option<(&Action, &str)>) {
         audited.count(|counts| counts.copies += 1);
         let is_primary = self.primary == *audited.name();

@@ -27,9 +27,9 @@ pub(super) fn what(seen: &Observation, is_primary: bool) -> Option<(Defect, &Fai
     match seen {
         Observation::Right(_) | Observation::NotCompared | Observation::Unknown(_) => None,
         Observation::Missing(why) => Some((Defect::Missing, why)),
-        // What stands at the primary is the application's.
-        Observation::Wrong { why, origin: Origin::ApplyResult }
-        | Observation::OtherMetadata { why, origin: Origin::ApplyResult }
+        // The content at the primary is the application's.
+        Observation::Wrong { why, origin: Origin::Written }
+        | Observation::OtherMetadata { why, origin: Origin::Written }
             if is_primary =>
         {
             Some((Defect::Changed, why))
@@ -41,8 +41,8 @@ pub(super) fn what(seen: &Observation, is_primary: bool) -> Option<(Defect, &Fai
 
 /// `seen`: of some or all replicas that have a copy on record.
 ///
-/// A copy that was not looked at counts as one from which the others can be made again: an attempt that copies from it compares it
-/// with the hash on record.
+/// A copy that was not read counts as one from which the others can be made again: an attempt that copies from it
+/// compares it with the hash on record.
 pub(super) fn judge(
     object: &RecordedObject,
     primary: &ReplicaName,
@@ -127,7 +127,7 @@ mod tests {
         Observation::Wrong { why: why(), origin }
     }
 
-    /// With b2 as the primary, and what was seen at b2, wasabi and scw, all on record; `None`: not looked at.
+    /// With b2 as the primary, and what was observed at b2, wasabi and scw, all on record; `None`: not read.
     fn judged(seen: [Option<Observation>; 3]) -> Verdict {
         let replicas = ["b2", "wasabi", "scw"].map(name);
         let object = RecordedObject {
@@ -142,7 +142,7 @@ mod tests {
         judge(&object, &name("b2"), &seen)
     }
 
-    /// Which records are taken back, `!` where the copy is parked, and whether nothing is left.
+    /// Which records are revoked, `!` where the copy is parked, and whether nothing is left.
     fn taken_back(seen: [Option<Observation>; 3]) -> (String, bool) {
         match judged(seen) {
             Verdict::TakeBack(what) => {
@@ -167,8 +167,7 @@ mod tests {
 
     #[test]
     fn another_content_at_the_primary_is_not_written_over() {
-        let Verdict::Again(again) = judged([Some(wrong(Origin::ApplyResult)), Some(wrong(Origin::Rotted)), None])
-        else {
+        let Verdict::Again(again) = judged([Some(wrong(Origin::Written)), Some(wrong(Origin::Rotted)), None]) else {
             panic!()
         };
         assert_eq!((again.copies, again.why.class), (vec![name("wasabi"), name("scw")], FailureClass::Changed));
@@ -179,8 +178,8 @@ mod tests {
     }
 
     #[test]
-    fn at_a_replica_what_somebody_wrote_there_is_damage() {
-        assert_eq!(taken_back([Some(right()), Some(wrong(Origin::ApplyResult)), None]), ("wasabi".into(), false));
+    fn other_content_at_a_replica_is_damage() {
+        assert_eq!(taken_back([Some(right()), Some(wrong(Origin::Written)), None]), ("wasabi".into(), false));
     }
 
     #[test]
@@ -193,15 +192,15 @@ mod tests {
         for origin in [Origin::Unclear, Origin::Restored] {
             assert_eq!(taken_back([other(origin), Some(right()), None]), ("b2!".into(), false), "{origin:?}");
         }
-        assert!(matches!(judged([other(Origin::ApplyResult), other(Origin::Unclear), None]), Verdict::Again(_)));
+        assert!(matches!(judged([other(Origin::Written), other(Origin::Unclear), None]), Verdict::Again(_)));
         // The bytes are there: nothing is lost.
         let seen = [other(Origin::Unclear), other(Origin::Unclear), other(Origin::Unclear)];
         assert_eq!(taken_back(seen), ("b2! wasabi! scw!".into(), false));
     }
 
     #[test]
-    fn where_no_good_copy_is_left_nothing_is_copied_until_somebody_says_so() {
-        let seen = [Some(wrong(Origin::Rotted)), Some(Observation::Missing(why())), Some(wrong(Origin::ApplyResult))];
+    fn where_no_good_copy_is_left_nothing_is_copied_until_a_retry() {
+        let seen = [Some(wrong(Origin::Rotted)), Some(Observation::Missing(why())), Some(wrong(Origin::Written))];
         assert_eq!(taken_back(seen), ("b2! wasabi! scw!".into(), true));
         // One that could not be read may be good.
         let seen = [Some(wrong(Origin::Rotted)), Some(Observation::Missing(why())), Some(Observation::Unknown(why()))];

@@ -19,7 +19,7 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "write a number with its unit, like 90s, 5m or 2h 15m".to_owned())
 }
 
-/// The replica of that name in the configuration; `place` says where the name stood.
+/// The replica of that name in the configuration; `place` names where the name was given.
 pub(super) fn replica(config: &Config, place: &str, name: &str) -> anyhow::Result<ReplicaName> {
     if let Some(known) = config.replicas.iter().find(|r| r.name.as_str() == name) {
         return Ok(known.name.clone());
@@ -45,7 +45,7 @@ pub(super) fn replica_or_all(config: &Config, name: Option<&str>) -> anyhow::Res
     }
 }
 
-/// Reports all invalid keys at once; then nothing is done, and `undone` says what that was.
+/// Reports all invalid keys at once; then nothing is done, and `undone` names what was left undone.
 pub(super) fn keys(keys: Vec<String>, undone: &str) -> anyhow::Result<Vec<ObjectKey>> {
     numbered_keys((1..).zip(keys), "key", undone)
 }

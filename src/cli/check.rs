@@ -8,7 +8,7 @@ mod secret_files;
 use copyhold_db::{Database, DatabaseError, replica::ReplicaRow, schema::SchemaFit};
 use secrecy::ExposeSecret as _;
 
-use super::{Verdict, args, output, probe, queue};
+use super::{Verdict, args, database, output, probe};
 use crate::config::{Config, ReplicaSettings};
 use bucket::{BucketFacts, HOLDS};
 use finding::{Finding, finding};
@@ -35,13 +35,13 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     }
     let mut findings = vec![finding("configuration", "read", Ok(format!("{} replicas", config.replicas.len())))];
     findings.extend(secret_files::warnings(&config));
-    let (queue, pools) = queue(&config)?;
-    findings.extend(database(&config, &queue).await);
+    let (database, pools) = database(&config)?;
+    findings.extend(check_database(&config, &database).await);
     // What gives no connection is not waited for once more.
     let answers = findings.iter().all(|f| f.works || f.of != POSTGRESQL || f.what != CONNECT);
     let rows = if answers {
-        findings.extend(clock::of_database(&queue).await);
-        rows(&queue).await
+        findings.extend(clock::of_database(&database).await);
+        rows(&database).await
     } else {
         None
     };
@@ -89,19 +89,19 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     Ok(verdict)
 }
 
-/// What the database has on record of the replicas; `None`: it does not answer. Before the first `migrate` that is nothing,
-/// which is an answer.
-async fn rows(queue: &Database) -> Option<Vec<ReplicaRow>> {
+/// What the database has on record of the replicas; `None`: it does not answer. Before the first `migrate` that is
+/// nothing, which is an answer.
+async fn rows(database: &Database) -> Option<Vec<ReplicaRow>> {
     let is_absent = |error: &DatabaseError| error.sqlstate().is_some_and(|code| ["42P01", "3F000"].contains(&&*code));
-    match queue.replica_rows().await {
+    match database.replica_rows().await {
         Ok(rows) => Some(rows),
         Err(error) => is_absent(&error).then(Vec::new),
     }
 }
 
-async fn database(config: &Config, queue: &Database) -> Vec<Finding> {
+async fn check_database(config: &Config, database: &Database) -> Vec<Finding> {
     let of = POSTGRESQL;
-    let read_only = match queue.probe().await {
+    let read_only = match database.probe().await {
         Ok(read_only) => read_only,
         Err(error) => return vec![finding(of, CONNECT, Err(error.to_string()))],
     };
@@ -112,36 +112,40 @@ async fn database(config: &Config, queue: &Database) -> Vec<Finding> {
         findings.push(finding(of, "write", Err(server.to_string())));
     }
     if config.database.listen_url.is_some() {
-        findings.push(finding(of, "settings", settings(queue).await));
+        findings.push(finding(of, "settings", settings(database).await));
     }
-    findings.push(finding(of, "schema", schema(queue).await));
+    findings.push(finding(of, "schema", schema(database).await));
     if writable {
         findings.extend(
-            copyhold_db::schema::inspect(queue).await.into_iter().map(|(what, found)| finding(of, what, found)),
+            copyhold_db::schema::inspect(database).await.into_iter().map(|(what, found)| finding(of, what, found)),
         );
     }
     findings
 }
 
 /// Behind a pooler the role has to carry what statements rely on.
-async fn settings(queue: &Database) -> Result<String, String> {
-    let flaws = queue.session_deviations().await.map_err(|e| e.to_string())?;
+async fn settings(database: &Database) -> Result<String, String> {
+    let flaws = database.session_deviations().await.map_err(|e| e.to_string())?;
     if flaws.is_empty() {
         return Ok("the role's sessions are as they should be".into());
     }
     Err(format!("{}; give the role other settings, as docs/postgresql.md says of poolers", flaws.join(", ")))
 }
 
-async fn schema(queue: &Database) -> Result<String, String> {
-    let fit = queue.schema_fit().await.map_err(|e| e.to_string())?;
+async fn schema(database: &Database) -> Result<String, String> {
+    let fit = database.schema_fit().await.map_err(|e| e.to_string())?;
     if fit != SchemaFit::Fits {
         return Err(fit.to_string());
     }
-    let rows = queue.replica_rows().await.map_err(|e| e.to_string())?;
-    let without: Vec<_> =
-        queue.replicas().iter().filter(|r| !rows.iter().any(|row| row.name == **r)).map(ToString::to_string).collect();
+    let rows = database.replica_rows().await.map_err(|e| e.to_string())?;
+    let without: Vec<_> = database
+        .replicas()
+        .iter()
+        .filter(|r| !rows.iter().any(|row| row.name == **r))
+        .map(ToString::to_string)
+        .collect();
     if without.is_empty() {
-        Ok(format!("{} fits", queue.schema()))
+        Ok(format!("{} fits", database.schema()))
     } else {
         Err(format!("no columns for {}; run `copyhold migrate`", without.join(", ")))
     }

@@ -1,4 +1,4 @@
-//! Asks before a command does something large that no other command takes back.
+//! Asks before a command does something large that no other command undoes.
 //!
 //! Must not ask where there is no terminal: there, the command needs `--yes`.
 

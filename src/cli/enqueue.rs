@@ -7,7 +7,7 @@ use copyhold_core::domain::{ObjectKey, ReplicaName};
 use copyhold_db::object::NewObject;
 
 use super::{
-    Verdict, args, output, queue,
+    Verdict, args, database, output,
     stdin::{self, KeyEnd},
 };
 use crate::config::Config;
@@ -45,12 +45,12 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     } else {
         args::keys(args.keys, UNDONE)?
     };
-    let (queue, pools) = queue(config)?;
+    let (database, pools) = database(config)?;
     let mut objects = 0;
     for batch in keys.chunks(BATCH) {
         let object = |key: &ObjectKey| NewObject { key: key.clone(), size_bytes: args.size, wanted: wanted.clone() };
         let batch: Vec<_> = batch.iter().map(object).collect();
-        objects += queue.register_objects(&batch).await?.len();
+        objects += database.register_objects(&batch).await?.len();
     }
     pools.close().await;
     output::line(&format!("registered {objects} object{}", if objects == 1 { "" } else { "s" }))?;

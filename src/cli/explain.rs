@@ -14,7 +14,7 @@ use copyhold_db::{
 };
 use serde::{Serialize, Serializer};
 
-use super::{Verdict, args, output, output::Untrusted, queue};
+use super::{Verdict, args, database, output, output::Untrusted};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -31,14 +31,14 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// The story, and what only this configuration knows of it.
+/// The details on record, and what only this configuration knows of them.
 #[derive(Debug, Serialize)]
 struct ObjectJson<'a> {
     key: &'a str,
     /// `crc64nvme:…`
     hash: Option<String>,
     #[serde(flatten)]
-    story: &'a ObjectDetails,
+    details: &'a ObjectDetails,
     copies: Vec<CopyJson<'a>>,
 }
 
@@ -61,45 +61,50 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         return plan::run(config, args.key.as_deref(), args.json).await;
     }
     let key = ObjectKey::new(args.key.unwrap_or_default()).context("KEY")?;
-    let (queue, pools) = queue(config)?;
-    let story = queue.explain(&key).await?;
-    let rows = queue.replica_rows().await?;
+    let (database, pools) = database(config)?;
+    let details = database.explain(&key).await?;
+    let rows = database.replica_rows().await?;
     pools.close().await;
-    let Some(story) = story else {
+    let Some(details) = details else {
         return Err(args::not_registered(&key));
     };
-    let told = |copy| {
-        let state = CopyDetails::state(copy, story.now_us);
-        CopyJson { copy, state, hindrance: hindrance(config, &rows, &story, copy, state) }
+    let copy_json = |copy| {
+        let state = CopyDetails::state(copy, details.now_us);
+        CopyJson { copy, state, hindrance: hindrance(config, &rows, &details, copy, state) }
     };
-    let hash = story.hash().map(|hash| hash.to_string());
-    let told = ObjectJson { key: key.as_str(), hash, story: &story, copies: story.copies.iter().map(told).collect() };
+    let hash = details.hash().map(|hash| hash.to_string());
+    let document = ObjectJson {
+        key: key.as_str(),
+        hash,
+        details: &details,
+        copies: details.copies.iter().map(copy_json).collect(),
+    };
     if args.json {
-        output::json(&told)?;
+        output::json(&document)?;
         return Ok(Verdict::Good);
     }
-    output::line(&object(&key, &told))?;
-    for copy in &told.copies {
-        output::line(&of_copy(&story, copy))?;
+    output::line(&object(&key, &document))?;
+    for copy in &document.copies {
+        output::line(&of_copy(&details, copy))?;
     }
     Ok(Verdict::Good)
 }
 
-fn object(key: &ObjectKey, told: &ObjectJson<'_>) -> String {
-    let story = told.story;
-    let size = match story.size_bytes {
+fn object(key: &ObjectKey, document: &ObjectJson<'_>) -> String {
+    let details = document.details;
+    let size = match details.size_bytes {
         None => "not known before the first read".to_owned(),
         Some(bytes) if bytes < 1024 => format!("{bytes} bytes"),
         Some(bytes) => format!("{bytes} bytes ({})", output::bytes(bytes)),
     };
-    let hash = told.hash.as_deref().unwrap_or("not known before the first read");
-    let held = story.held.as_ref().map_or_else(|| "by no daemon".to_owned(), |held| holder(held, story.now_us));
+    let hash = document.hash.as_deref().unwrap_or("not known before the first read");
+    let held = details.held.as_ref().map_or_else(|| "by no daemon".to_owned(), |held| holder(held, details.now_us));
     format!(
         "{key}\n  size        {size}\n  hash        {hash}\n  registered  {}\n  generation  {}\n  held        {held}\n{}",
-        when(story.registered_at_us, story.now_us),
-        story.generation,
-        story.not_carried.as_ref().map(|what| of_not_carried(what)).unwrap_or_default()
-            + &story.abandoned.as_ref().map(|abandoned| of_abandoned(abandoned, story.now_us)).unwrap_or_default()
+        when(details.registered_at_us, details.now_us),
+        details.generation,
+        details.not_carried.as_ref().map(|what| of_not_carried(what)).unwrap_or_default()
+            + &details.abandoned.as_ref().map(|abandoned| of_abandoned(abandoned, details.now_us)).unwrap_or_default()
     )
 }
 
@@ -111,14 +116,14 @@ fn of_not_carried(what: &[String]) -> String {
 /// Why it waits though nothing has failed.
 fn of_abandoned(abandoned: &ExpiredLeases, now: i64) -> String {
     let last = when(abandoned.last_at_us, now);
-    let said = match abandoned.times {
+    let history = match abandoned.times {
         0 => format!("a holder of it died {last}"),
         1 => format!("its holder died {last}"),
         times => {
             format!("{times} holders in a row died, the last {last}: it waits longer each time and is copied alone")
         }
     };
-    format!("  abandoned   {said}\n")
+    format!("  abandoned   {history}\n")
 }
 
 fn holder(held: &LeaseHolder, now: i64) -> String {
@@ -138,33 +143,33 @@ fn holder(held: &LeaseHolder, now: i64) -> String {
     )
 }
 
-fn of_copy(story: &ObjectDetails, told: &CopyJson<'_>) -> String {
-    let now = story.now_us;
-    let said = match told.state {
+fn of_copy(details: &ObjectDetails, copy_json: &CopyJson<'_>) -> String {
+    let now = details.now_us;
+    let status = match copy_json.state {
         CopyState::Recorded { at_us } => format!("recorded {}", when(at_us, now)),
         CopyState::NotWanted => "not wanted there".to_owned(),
         CopyState::Parked => "parked: not tried again until `copyhold retry`".to_owned(),
         CopyState::Waiting { until_us } => format!("waiting, tried again {}", when(until_us, now)),
-        CopyState::Due { .. } if told.hindrance.is_none() && story.held.is_some() => {
+        CopyState::Due { .. } if copy_json.hindrance.is_none() && details.held.is_some() => {
             "due, and the object is in a daemon's hands".to_owned()
         }
         // What the rows that were there before it were given.
         CopyState::Due { since_us: ..=0 } => "due since the replica was added".to_owned(),
         CopyState::Due { since_us } => format!("due since {}", when(since_us, now)),
     };
-    let copy = told.copy;
-    let mut lines = vec![format!("{}{}: {said}", copy.replica, if copy.primary { " (primary)" } else { "" })];
+    let copy = copy_json.copy;
+    let mut lines = vec![format!("{}{}: {status}", copy.replica, if copy.primary { " (primary)" } else { "" })];
     if let Some(unsettled) = &copy.unsettled {
-        lines.push(of_unsettled(unsettled, told.state, now));
+        lines.push(of_unsettled(unsettled, copy_json.state, now));
     }
     if let Some(failure) = &copy.failure {
-        lines.extend(of_failure(failure, told.state, now));
+        lines.extend(of_failure(failure, copy_json.state, now));
     }
-    if let Some(upload) = copy.upload.as_ref().filter(|_| !matches!(told.state, CopyState::Recorded { .. })) {
+    if let Some(upload) = copy.upload.as_ref().filter(|_| !matches!(copy_json.state, CopyState::Recorded { .. })) {
         let (parts, of, last) = (upload.parts, upload.of, when(upload.last_at_us, now));
         lines.push(format!("    {parts} of its {of} parts are there, the last was sent {last}"));
     }
-    lines.extend(told.hindrance.as_ref().map(|why| format!("    {why}")));
+    lines.extend(copy_json.hindrance.as_ref().map(|why| format!("    {why}")));
     lines.join("\n")
 }
 
@@ -217,7 +222,7 @@ fn of_failure(failure: &FailureDetails, state: CopyState, now: i64) -> [String; 
 fn hindrance(
     config: &Config,
     rows: &[ReplicaRow],
-    story: &ObjectDetails,
+    details: &ObjectDetails,
     copy: &CopyDetails,
     state: CopyState,
 ) -> Option<String> {
@@ -242,12 +247,12 @@ fn hindrance(
         return Some(format!("not copied to by a daemon of this configuration: {why}"));
     }
     if let Some(breaker) = &row.breaker {
-        return Some(of_breaker(breaker, story.now_us));
+        return Some(of_breaker(breaker, details.now_us));
     }
-    if let Some(why) = no_source(rows, story) {
+    if let Some(why) = no_source(rows, details) {
         return Some(why);
     }
-    if story.daemons_alive == 0 {
+    if details.daemons_alive == 0 {
         return Some("no daemon is alive: nothing is being copied (start one with `copyhold run`)".into());
     }
     if row.admission.is_none() && !row.primary {
@@ -267,15 +272,15 @@ fn of_breaker(breaker: &Breaker, now: i64) -> String {
 }
 
 /// Why the object cannot be read anywhere for now. Where no copy is on record, the primary is asked.
-fn no_source(rows: &[ReplicaRow], story: &ObjectDetails) -> Option<String> {
+fn no_source(rows: &[ReplicaRow], details: &ObjectDetails) -> Option<String> {
     let recorded = |row: &&ReplicaRow| {
-        story.copies.iter().any(|copy| copy.replica == row.name.as_str() && copy.recorded_at_us.is_some())
+        details.copies.iter().any(|copy| copy.replica == row.name.as_str() && copy.recorded_at_us.is_some())
     };
     let holders: Vec<_> = rows.iter().filter(recorded).collect();
     let asked = if holders.is_empty() { rows.iter().filter(|row| row.primary).collect() } else { holders };
     let away = |row: &ReplicaRow| {
         let breaker = row.breaker.as_ref().filter(|breaker| breaker.blocks.forbids(Direction::Read))?;
-        Some(format!("{} cannot be read: {}", row.name, of_breaker(breaker, story.now_us)))
+        Some(format!("{} cannot be read: {}", row.name, of_breaker(breaker, details.now_us)))
     };
     let away: Vec<_> = asked.into_iter().map(away).collect::<Option<_>>()?;
     (!away.is_empty()).then(|| away.join("; "))

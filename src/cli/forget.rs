@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use copyhold_db::{DatabaseError, object::ForgetResult};
 
-use super::{Verdict, args, output, output::some_keys, queue};
+use super::{Verdict, args, database, output, output::some_keys};
 use crate::config::Config;
 
 /// Keys of one statement.
@@ -21,10 +21,10 @@ pub(super) struct Args {
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let keys = args::distinct_keys(args.keys, "nothing was forgotten")?;
-    let (queue, pools) = queue(config)?;
+    let (database, pools) = database(config)?;
     let mut result = ForgetResult::default();
     for some in keys.chunks(BATCH) {
-        let one = queue.forget(some, args.force).await;
+        let one = database.forget(some, args.force).await;
         let one = match one {
             Err(error) if may_not(&error) => {
                 return Err(error).context(

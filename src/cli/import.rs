@@ -14,7 +14,7 @@ use copyhold_db::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, output, progress::Bar, queue, stop::StopSignals};
+use super::{Verdict, database, output, progress::Bar, stop::StopSignals};
 use crate::{
     config::{Config, did_you_mean},
     import::{Import, ImportContext, ImportEnded, ImportError, ImportOptions, check, check_times},
@@ -92,15 +92,15 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let (queue, pools) = queue(config)?;
-    let rows = queue.replica_rows().await?;
+    let (database, pools) = database(config)?;
+    let rows = database.replica_rows().await?;
     let Some(primary) = rows.iter().find(|row| row.primary).map(|row| row.name.clone()) else {
         bail!("the database knows no primary; run `copyhold migrate`");
     };
-    let plan = plan(config, &queue, &args, &rows, &primary).await?;
+    let plan = plan(config, &database, &args, &rows, &primary).await?;
     let holder = format!("{}, process {}", rustix::system::uname().nodename().to_string_lossy(), std::process::id());
     let total = plan.table.rows;
-    let import = Import::new(queue.clone(), plan, args.batch, holder);
+    let import = Import::new(database.clone(), plan, args.batch, holder);
     // Listened to before anything is written.
     let mut signals = StopSignals::listen()?;
     let stop = CancellationToken::new();
@@ -109,18 +109,18 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let ended = {
         let work = async { if args.dry_run { import.count(&stop).await } else { import.run(args.anew, &stop).await } };
         let mut running = std::pin::pin!(work);
-        let mut said = None;
+        let mut reported = None;
         loop {
             tokio::select! {
                 ended = &mut running => break ended,
-                () = tokio::time::sleep(EVERY) => show_progress(&bar, &import, &mut said),
+                () = tokio::time::sleep(EVERY) => show_progress(&bar, &import, &mut reported),
                 () = signals.next() => stop.cancel(),
             }
         }
     };
     bar.clear();
     let ended = ended.map_err(|error| while_importing(error, &import))?;
-    let alive = queue.daemon_is_alive().await?;
+    let alive = database.daemon_is_alive().await?;
     pools.close().await;
     let took = begun.elapsed();
     let report = Report::new(import.plan(), &ended, config, &rows, &primary, alive).took(took).dry_run(args.dry_run);
@@ -139,21 +139,21 @@ fn verdict(ended: &ImportEnded) -> bool {
 /// What is to be done, or all that is in the way.
 async fn plan(
     config: &Config,
-    queue: &Database,
+    database: &Database,
     args: &Args,
     rows: &[ReplicaRow],
     primary: &ReplicaName,
 ) -> anyhow::Result<ImportPlan> {
-    let Some(table) = queue.source_table(&args.table).await? else {
-        bail!("{}", no_such_table(&args.table, &queue.tables_with_keys().await?));
+    let Some(table) = database.source_table(&args.table).await? else {
+        bail!("{}", no_such_table(&args.table, &database.tables_with_keys().await?));
     };
-    let may: Option<ImportRights> = if args.dry_run { None } else { Some(queue.import_rights().await?) };
+    let may: Option<ImportRights> = if args.dry_run { None } else { Some(database.import_rights().await?) };
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
     let schema = config.database.schema.as_str();
     let context = ImportContext { schema, replicas: &names, rows, primary, may: may.as_ref() };
     let asked = ImportOptions { map: args.map.clone(), unit: args.unit.into(), assume_primary: args.assume_primary };
     let plan = check(table, &asked, &context).map_err(|problems| cannot(&args.table, &problems))?;
-    let sampled = queue.import_sample(&plan).await.context("the first look at the table")?;
+    let sampled = database.import_sample(&plan).await.context("the first look at the table")?;
     let problems = check_times(&plan, &sampled, primary);
     if problems.is_empty() { Ok(plan) } else { Err(cannot(&args.table, &problems)) }
 }
@@ -191,7 +191,7 @@ fn cannot(table: &str, problems: &[String]) -> anyhow::Error {
 /// An error of a table that was looked at before, and is not what it was.
 fn while_importing(error: ImportError, import: &Import) -> anyhow::Error {
     let gone = |error: &DatabaseError| error.sqlstate().is_some_and(|code| ["42P01", "42703"].contains(&&*code));
-    let altered = matches!(&error, ImportError::Queue(error) if gone(error));
+    let altered = matches!(&error, ImportError::Database(error) if gone(error));
     let error = anyhow::Error::new(error);
     if altered {
         return error.context(format!(
@@ -202,14 +202,14 @@ fn while_importing(error: ImportError, import: &Import) -> anyhow::Error {
     error
 }
 
-fn show_progress(bar: &Bar, import: &Import, said: &mut Option<String>) {
+fn show_progress(bar: &Bar, import: &Import, reported: &mut Option<String>) {
     let waits = import.waits();
     if bar.is_hidden() {
         // Once for each thing that it waits for.
-        if waits.is_some() && waits != *said {
+        if waits.is_some() && waits != *reported {
             output::aside(waits.as_deref().unwrap_or_default());
         }
-        *said = waits;
+        *reported = waits;
     } else {
         bar.show(import.read(), waits.as_deref().unwrap_or_default());
     }

@@ -51,8 +51,8 @@ where
     builder.with_target(false).fmt_fields(fields).with_writer(to).finish().with(filter_fn(shows_no_keys)).into()
 }
 
-/// Whether an event can be written whatever the level is: the SDK's own show access key ids, those of the AWS chain from INFO
-/// on and the others from DEBUG on.
+/// Whether an event can be written whatever the level is: the SDK's own show access key ids, those of the AWS chain
+/// from INFO on and the others from DEBUG on.
 fn shows_no_keys(event: &Metadata<'_>) -> bool {
     let most = match event.target().split("::").next() {
         Some("aws_config" | "aws_credential_types") => Level::WARN,
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_record_is_one_line_and_orders_a_terminal_nothing_and_says_the_same() {
+    fn a_json_record_is_one_line_without_control_characters_and_parses_to_the_same() {
         let text = logged(true);
         let line = text.strip_suffix('\n').unwrap();
         assert_eq!(visible_line(line), line);
@@ -191,7 +191,7 @@ mod tests {
     fn the_shortest_filter_is_all_of_copyhold_and_nothing_of_others() {
         let filter = EnvFilter::new("info,copyhold=debug");
         dispatcher::with_default(&dispatch(filter, true, false, Written::default), || {
-            assert!(tracing::enabled!(target: "copyhold::worker::run", Level::DEBUG));
+            assert!(tracing::enabled!(target: "copyhold::worker::attempt", Level::DEBUG));
             assert!(tracing::enabled!(target: "copyhold_s3::copy", Level::DEBUG));
             assert!(tracing::enabled!(target: "copyhold_db::lease", Level::DEBUG));
             assert!(!tracing::enabled!(target: "hyper::client", Level::DEBUG));

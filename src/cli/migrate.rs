@@ -7,7 +7,7 @@ use copyhold_db::{
     schema::{MigrateResult, MigrationPreview, SCHEMA_VERSION},
 };
 
-use super::{Verdict, logging, output, queue, rules};
+use super::{Verdict, database, logging, output, rules};
 use crate::{
     cli::output::{age, bytes, count},
     config::Config,
@@ -28,12 +28,12 @@ pub(super) struct Args {
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     logging::start(&config.log)?;
-    let (queue, pools) = queue(config)?;
-    let foreseen = copyhold_db::schema::preview(config, &queue).await?;
+    let (database, pools) = database(config)?;
+    let foreseen = copyhold_db::schema::preview(config, &database).await?;
     // Nothing is there yet that could be copied to it.
     if foreseen.from_version > 0 && !foreseen.columns.is_empty() {
-        let pace = if foreseen.from_version >= WITH_LOG { queue.copy_rate().await? } else { None };
-        let all = queue.expected_copies(&config.rules, &foreseen.columns, &rules::sizes()).await?;
+        let pace = if foreseen.from_version >= WITH_LOG { database.copy_rate().await? } else { None };
+        let all = database.expected_copies(&config.rules, &foreseen.columns, &rules::sizes()).await?;
         for (replica, expected) in foreseen.columns.iter().zip(&all) {
             output::line(&expectation(replica, expected, pace))?;
         }
@@ -47,7 +47,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         for line in did(config, &done) {
             output::line(&line)?;
         }
-        fill(&queue, &done).await?;
+        fill(&database, &done).await?;
     }
     pools.close().await;
     Ok(Verdict::Good)
@@ -144,14 +144,14 @@ fn did(config: &Config, done: &MigrateResult) -> Vec<String> {
 }
 
 /// Makes due what the rules want at replicas that have just come, and nothing else.
-async fn fill(queue: &Database, done: &MigrateResult) -> anyhow::Result<()> {
+async fn fill(database: &Database, done: &MigrateResult) -> anyhow::Result<()> {
     let new = &done.derived.unfilled;
     if new.is_empty() || done.from_version == 0 {
         return Ok(());
     }
     let scope = ApplyScope::filling(new, done.filling_settles, rules::sizes());
-    let (applied, took) = rules::judge(queue, &scope).await?;
-    for (replica, change) in queue.replicas().iter().zip(&applied.judged.changes).filter(|(r, _)| new.contains(r)) {
+    let (applied, took) = rules::judge(database, &scope).await?;
+    for (replica, change) in database.replicas().iter().zip(&applied.judged.changes).filter(|(r, _)| new.contains(r)) {
         let wanted = count(change.wanted, "object", "objects");
         output::line(&format!("replica {replica}: the rules want {wanted} of {} there", applied.judged.looked))?;
     }

@@ -71,49 +71,50 @@ enum Command {
     Run(run::Args),
     /// Create or update the tables in PostgreSQL for the configured replicas; safe at any time
     Migrate(migrate::Args),
-    /// Show the rules by which objects are wanted at replicas, or apply them to objects that are there
+    /// Show the placement rules, or apply them to existing objects
     Rules(rules::Args),
     /// Check the configuration, PostgreSQL and every bucket, leaving no object behind; --probe measures the stores
     Check(check::Args),
     /// Register objects that are at the primary, or register them again
     Enqueue(enqueue::Args),
-    /// List a bucket and register what is in it; goes on where it was ended
+    /// List a bucket and register its objects; an interrupted scan resumes
     Scan(scan::Args),
-    /// Take over the objects of another program's table in the same database
+    /// Import the objects of another program's table in the same database
     Import(import::Args),
     /// Show copies, backlog, failures and daemons
     Status(status::Args),
-    /// Tell all that is known of one object: where its copies are, and why the others are not
+    /// Explain one object: where its copies are, and why the others are missing
     Explain(explain::Args),
-    /// Read copies on record once more, and queue again what is missing or damaged
+    /// Read recorded copies again; requeue those that are missing or damaged
     Verify(verify::Args),
-    /// Try copies now that are parked or wait for a later attempt
+    /// Make parked and waiting copies due now
     Retry(retry::Args),
-    /// Try the missing copies of objects no more until `retry`
+    /// Stop trying the missing copies of objects until `retry`
     Park(park::Args),
     /// Delete objects from the tables; their copies in the buckets stay
     Forget(forget::Args),
-    /// Read the event log, follow it, or run a command for each event; append to it
+    /// Read or follow the event log, run a command for each event, or append events
     Events(Box<events::Args>),
-    /// Let all daemons copy nothing to a replica for a while; it is still read
+    /// Stop copying to a replica, in all daemons; it is still read
     Pause(pause::Args),
-    /// End a pause: the replica catches up by itself
+    /// End a pause; the replica catches up
     Resume(resume::Args),
     /// Make a replica the primary, for all daemons, without a restart
     Promote(promote::Args),
-    /// Replicas that leave, or whose bucket was lost or has moved
+    /// Decommission, refill or move a replica
     #[command(subcommand)]
     Replica(replica::Command),
-    /// See it work: PostgreSQL and three stores in a box, two daemons, one killed half-way
+    /// Run a demonstration: a private PostgreSQL, three stores and two daemons, one killed half-way
     #[cfg(feature = "sandbox")]
     Demo(demo::Args),
-    /// Serve S3 from memory on this machine, to try things on; everything is gone when it ends
+    /// Serve S3 from memory on this machine, for trials; nothing outlives the process
     #[cfg(feature = "sandbox")]
     SandboxS3(sandbox::Args),
 }
 
 impl Command {
-    /// Whether it looks after SIGHUP as commands do. A daemon has its own way, and what plays in a box ends with its owner.
+    /// Whether it looks after SIGHUP as commands do. A daemon has its own way, and what plays in a box ends with its
+    /// owner.
     fn outlives_hangups(&self) -> bool {
         match self {
             Self::Run(_) => false,
@@ -124,15 +125,15 @@ impl Command {
     }
 }
 
-/// What a command has to say with its exit code when nothing went wrong on the way.
+/// The exit code of a command that met no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Good,
-    /// It did its work and found that something is not as it should be.
+    /// The command did its work and found a problem.
     Bad,
-    /// It could do no more than a part of its work, or nothing of it.
+    /// The command did a part of its work, or none.
     Incomplete,
-    /// What it ran ended with this code.
+    /// The program that the command ran exited with this code.
     Code(u8),
 }
 
@@ -201,7 +202,7 @@ impl Cli {
     }
 }
 
-/// Help, the version, or what is wrong with the command line: scripts put in it what others chose.
+/// Prints help, the version, or the error in the command line. Escaped: scripts pass untrusted text.
 fn misused(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let visible = visible(&text);
@@ -212,7 +213,7 @@ fn misused(error: &clap::Error) -> ExitCode {
     u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// One sentence, then its causes, none of them twice.
+/// One sentence, then its causes without repetition.
 fn fail(error: &anyhow::Error) -> ExitCode {
     let (text, code) = match error.downcast_ref::<ConfigErrors>() {
         Some(problems) => {
@@ -232,17 +233,17 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 fn chain(error: &anyhow::Error) -> String {
-    let mut said: Vec<String> = Vec::new();
+    let mut causes: Vec<String> = Vec::new();
     for cause in error.chain().map(ToString::to_string) {
-        if !said.last().is_some_and(|last| last.contains(&cause)) {
-            said.push(cause);
+        if !causes.last().is_some_and(|last| last.contains(&cause)) {
+            causes.push(cause);
         }
     }
-    said.join(": ")
+    causes.join(": ")
 }
 
-/// A queue for a command that comes and goes.
-fn queue(config: &Config) -> anyhow::Result<(Database, Pools)> {
+/// Returns the database for a command, and its connections.
+fn database(config: &Config) -> anyhow::Result<(Database, Pools)> {
     copyhold_db::retry_while_down::report_with(|error| {
         output::aside(&format!("copyhold: {error}; trying again for up to {} s", GIVE_UP_AFTER.as_secs()));
     });

@@ -93,7 +93,7 @@ pub(super) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// Some keys for a message, escaped; how many there are besides.
+/// Some keys for a message, escaped, and the number of the others.
 pub(super) fn some_keys(keys: &[ObjectKey]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<_> = keys.iter().take(SHOWN).map(|key| format!("\"{key}\"")).collect();

@@ -1,6 +1,6 @@
 //! `copyhold park`: stops copies of objects from being tried.
 
-use super::{Verdict, args, output, queue, reschedule_report::Outcome};
+use super::{Verdict, args, database, output, reschedule_report::Outcome};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -19,10 +19,10 @@ pub(super) struct Args {
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let keys = args::distinct_keys(args.keys, "nothing was parked")?;
     let replicas = args::replica_or_all(config, args.replica.as_deref())?;
-    let (queue, pools) = queue(config)?;
+    let (database, pools) = database(config)?;
     let mut outcome = Outcome::default();
     for replica in replicas {
-        let turned = queue.park(&replica, &keys, &args.because).await?;
+        let turned = database.park(&replica, &keys, &args.because).await?;
         outcome.add(replica, turned);
     }
     pools.close().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use copyhold_core::domain::utc;
 
-use super::{Verdict, args, output, output::Untrusted, queue};
+use super::{Verdict, args, database, output, output::Untrusted};
 use crate::config::Config;
 
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -38,8 +38,8 @@ fn length(text: &str) -> Result<Duration, String> {
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let replica = args::replica(config, "", &args.replica)?;
-    let (queue, pools) = queue(config)?;
-    let paused = queue.pause(&replica, args.length, args.because.as_deref()).await?;
+    let (database, pools) = database(config)?;
+    let paused = database.pause(&replica, args.length, args.because.as_deref()).await?;
     pools.close().await;
     let pause = paused.with_context(|| args::not_migrated(&replica))?;
     let until = pause.until.map_or_else(|| "it is resumed".to_owned(), utc);

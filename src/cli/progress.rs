@@ -22,7 +22,7 @@ impl Bar {
             None => (ProgressBar::new_spinner(), format!("  {{spinner}} {{pos}} {of} in {{elapsed}}  {{wide_msg}}")),
         };
         bar.set_draw_target(ProgressDrawTarget::stderr());
-        // Cannot fail: the templates stand above.
+        // Cannot fail: the templates are above.
         let style = ProgressStyle::with_template(&template).expect("a well-formed template");
         bar.set_style(style.progress_chars("\u{2501}\u{2578}\u{2500}"));
         Self(bar)

@@ -1,4 +1,4 @@
-//! `copyhold promote`: says what would be missing, may wait for it, and changes the primary.
+//! `copyhold promote`: reports what would be missing, may wait for it, and changes the primary.
 
 mod readiness;
 
@@ -15,7 +15,7 @@ use copyhold_db::{
     stats::MissingCopies,
 };
 
-use super::{Verdict, args, output, queue, replica::walk};
+use super::{Verdict, args, database, output, replica::walk};
 use crate::config::Config;
 use readiness::Readiness;
 
@@ -45,20 +45,20 @@ pub(super) struct Args {
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let (queue, pools) = queue(config)?;
-    let rows = queue.replica_rows().await?;
+    let (database, pools) = database(config)?;
+    let rows = database.replica_rows().await?;
     let row = args::row(&rows, &args.replica)?;
     let replica = &row.name;
-    let from = queue.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
+    let from = database.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
     // Where no daemon runs, only this command notes a crash; without it the time to wait for would never begin.
-    queue.note_crash().await?;
+    database.note_crash().await?;
     let mut blockers = blockers(config, row, &from);
-    if !queue.has_any_copy(replica).await? {
+    if !database.has_any_copy(replica).await? {
         blockers.push("it has no copy of any object: it was never used, or its bucket was lost".to_owned());
     }
     let others: Vec<_> = rows.iter().map(|row| row.name.clone()).collect();
     if args.check {
-        let outlook = Readiness::of(&queue, replica, &others).await?;
+        let outlook = Readiness::of(&database, replica, &others).await?;
         pools.close().await;
         output::line(&outlook.text(replica, &from.name))?;
         for blocker in &blockers {
@@ -71,9 +71,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     }
     let until = args.wait.map(|wait| Instant::now() + wait);
     if !args.accept_missing {
-        wait(&queue, replica, until).await?;
+        wait(&database, replica, until).await?;
         // A count of what is wanted here does not see what is wanted at the primary alone.
-        let seen = walk::holdings(&queue, replica, &others).await?;
+        let seen = walk::holdings(&database, replica, &others).await?;
         if seen.unwanted > 0 {
             bail!(
                 "{replica} is not promoted: {} not wanted there and would be missing; --accept-missing promotes it all the \
@@ -83,14 +83,14 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         }
     }
     let since = loop {
-        if let Some(since) = promote(&queue, replica, &from, args.accept_missing).await? {
+        if let Some(since) = promote(&database, replica, &from, args.accept_missing).await? {
             break utc(since);
         }
         // Something was registered in between.
-        wait(&queue, replica, until).await?;
+        wait(&database, replica, until).await?;
     };
-    // By now it is the primary, whether this can be told or not.
-    let missing = queue.missing_at(std::slice::from_ref(replica)).await.unwrap_or_default();
+    // By now it is the primary, whether this can be printed or not.
+    let missing = database.missing_at(std::slice::from_ref(replica)).await.unwrap_or_default();
     pools.close().await;
     output::line(&format!("{replica} is the primary since {since}, in place of {}", from.name))?;
     output::line(&format!(
@@ -131,7 +131,7 @@ fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
         blockers.push(format!("it is draining: `copyhold replica undrain {name}`"));
     }
     if row.resetting {
-        blockers.push(format!("its copies are being taken back: `copyhold replica reset {name}` goes on with that"));
+        blockers.push(format!("its copies are being cleared: `copyhold replica reset {name}` goes on with that"));
     }
     if row.pause.is_some() {
         blockers.push(format!("it is paused: `copyhold resume {name}`"));
@@ -143,17 +143,17 @@ fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
 }
 
 /// Until it lacks nothing and all is settled; at once, if it is not to be waited for.
-async fn wait(queue: &Database, replica: &ReplicaName, until: Option<Instant>) -> anyhow::Result<()> {
+async fn wait(database: &Database, replica: &ReplicaName, until: Option<Instant>) -> anyhow::Result<()> {
     loop {
-        let missing = retry_while_down(async || queue.missing_at(std::slice::from_ref(replica)).await).await?;
+        let missing = retry_while_down(async || database.missing_at(std::slice::from_ref(replica)).await).await?;
         let missing = missing.into_iter().next().filter(|missing| missing.objects > 0);
-        let unsettled = retry_while_down(async || queue.unsettled_at(replica).await).await?;
+        let unsettled = retry_while_down(async || database.unsettled_at(replica).await).await?;
         if missing.is_none() && unsettled.is_settled() {
             return Ok(());
         }
         if until.is_none_or(|until| Instant::now() >= until) {
             let Some(missing) = missing else { return Err(not_settled(replica, unsettled)) };
-            let lately = queue.recently_missing(replica).await?;
+            let lately = database.recently_missing(replica).await?;
             return Err(lacking(replica, &missing, lately));
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -196,17 +196,17 @@ fn lacking(replica: &ReplicaName, missing: &MissingCopies, lately: i64) -> anyho
 
 /// Since when it is the primary; `None`: it is not, because it lacks something, and that was not accepted.
 async fn promote(
-    queue: &Database,
+    database: &Database,
     replica: &ReplicaName,
     from: &Primary,
     accept_missing: bool,
 ) -> anyhow::Result<Option<i64>> {
     let begun = Instant::now();
     loop {
-        match queue.promote(replica, from, accept_missing).await {
+        match database.promote(replica, from, accept_missing).await {
             Ok(PromoteResult::Promoted { since }) => return Ok(Some(since)),
             Ok(PromoteResult::TooLate) => {
-                let now = queue.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
+                let now = database.primary().await?.context("the database knows no primary; run `copyhold migrate`")?;
                 bail!(
                     "{replica} is not promoted: {} is the primary since {}, promoted by another command at this moment; look again \
                      with `copyhold promote {replica} --check`",

@@ -1,9 +1,9 @@
-//! `copyhold resume`: copies to a paused replica go on.
+//! `copyhold resume`: resumes copies to a paused replica.
 
 use anyhow::Context as _;
 use copyhold_db::replica::ResumeResult;
 
-use super::{Verdict, args, output, queue};
+use super::{Verdict, args, database, output};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -15,8 +15,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let replica = args::replica(config, "", &args.replica)?;
-    let (queue, pools) = queue(config)?;
-    let resumed = queue.resume(&replica).await?;
+    let (database, pools) = database(config)?;
+    let resumed = database.resume(&replica).await?;
     pools.close().await;
     let text = match resumed.with_context(|| args::not_migrated(&replica))? {
         ResumeResult { was_paused: true, breaker_is_open: false } => {

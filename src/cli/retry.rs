@@ -7,7 +7,7 @@ use copyhold_db::{
     object::{PARKED_BY_OPERATOR, RetryScope},
 };
 
-use super::{Verdict, args, output, queue, reschedule_report::Outcome};
+use super::{Verdict, args, database, output, reschedule_report::Outcome};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -52,16 +52,16 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             (RetryScope::Keys(&keys), "nothing to retry: no such copy is parked or waits for a later attempt")
         }
     };
-    let (queue, pools) = queue(config)?;
+    let (database, pools) = database(config)?;
     let mut outcome = Outcome::default();
     for replica in replicas {
-        let turned = queue.retry(&replica, which, args.class.as_deref()).await?;
+        let turned = database.retry(&replica, which, args.class.as_deref()).await?;
         outcome.add(replica, turned);
     }
     if outcome.copies() > 0 {
-        queue.notify(Notification::Work).await?;
+        database.notify(Notification::Work).await?;
     }
-    let rows = queue.replica_rows().await?;
+    let rows = database.replica_rows().await?;
     pools.close().await;
     output::line(&outcome.headline("due now", none))?;
     for row in rows.iter().filter(|row| row.pause.is_some() && outcome.touched(&row.name)) {

@@ -16,7 +16,7 @@ use copyhold_db::{
 use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, args, output, queue, stop::StopSignals};
+use super::{Verdict, args, database, output, stop::StopSignals};
 use crate::{
     config::{self, Config, Existing},
     scan::{Begin, Lister, Scan, fold},
@@ -67,12 +67,12 @@ const PARALLEL_AT_MOST: usize = 64;
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let prefixes = prefixes(&args.prefixes)?;
-    let (queue, pools) = queue(config)?;
-    let rows = queue.replica_rows().await?;
+    let (database, pools) = database(config)?;
+    let rows = database.replica_rows().await?;
     let replica = listed(config, &rows, args.replica.as_deref())?;
     let (others, left_out) = if args.adopt { adoptable(config, &rows, &replica.name)? } else { (vec![], vec![]) };
     if !args.dry_run {
-        pin(&queue, std::iter::once(replica).chain(others.iter().copied())).await?;
+        pin(&database, std::iter::once(replica).chain(others.iter().copied())).await?;
     }
     let lister = async |replica: &config::ReplicaSettings| {
         let store = Store::connect(&replica.into(), args.parallel.get()).await?;
@@ -83,7 +83,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         beside.push(lister(other).await?);
     }
     let arguments = ScanArguments { prefixes, adopt: args.adopt, pin: Pin::from(replica) };
-    let scan = Scan::new(queue, lister(replica).await?, beside, arguments, args.parallel.get());
+    let scan = Scan::new(database, lister(replica).await?, beside, arguments, args.parallel.get());
 
     // Listened to before anything is listed.
     let mut signals = StopSignals::listen()?;
@@ -194,13 +194,16 @@ fn not_to_adopt(row: &ReplicaRow, replica: &config::ReplicaSettings) -> Option<S
 }
 
 /// Ties the replicas to their buckets before anything is recorded of them, as the daemons do.
-async fn pin<'a>(queue: &Database, replicas: impl Iterator<Item = &'a config::ReplicaSettings>) -> anyhow::Result<()> {
+async fn pin<'a>(
+    database: &Database,
+    replicas: impl Iterator<Item = &'a config::ReplicaSettings>,
+) -> anyhow::Result<()> {
     let replicas: Vec<_> = replicas.collect();
     for replica in &replicas {
-        queue.pin(&replica.name, &Pin::from(*replica)).await?;
+        database.pin(&replica.name, &Pin::from(*replica)).await?;
     }
     // Another command or daemon may have been first.
-    for row in queue.replica_rows().await? {
+    for row in database.replica_rows().await? {
         let replica = replicas.iter().find(|replica| replica.name == row.name);
         if let Some(why) = replica.and_then(|replica| forbidden(&row, replica)) {
             bail!("replica {} is not scanned: {why}", row.name);

@@ -5,7 +5,7 @@ mod text;
 
 use anyhow::Context as _;
 
-use super::{Verdict, output, queue};
+use super::{Verdict, database, output};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -19,8 +19,8 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let (queue, pools) = queue(config)?;
-    let status = queue.status(args.exact).await?;
+    let (database, pools) = database(config)?;
+    let status = database.status(args.exact).await?;
     pools.close().await;
     if args.json {
         let mut document = serde_json::to_value(&status).context("status as JSON")?;

@@ -36,8 +36,8 @@ impl KeyEnd {
     }
 }
 
-/// Keys with the numbers of their lines, from 1; empty lines are counted and left out. What is too long for a key ends it
-/// with an error, however long it is.
+/// Keys with the numbers of their lines, from 1; empty lines are counted and left out. What is too long for a key ends
+/// it with an error, however long it is.
 pub(super) fn keys(input: impl BufRead, end: KeyEnd) -> anyhow::Result<Vec<(u64, String)>> {
     keys_up_to(input, end, KEYS_BYTES)
 }

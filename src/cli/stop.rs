@@ -54,7 +54,8 @@ impl StopSignals {
     }
 }
 
-/// From now on SIGHUP does not end a command that has no terminal to lose: it is said on stderr, and nothing else happens.
+/// From now on SIGHUP does not end a command that has no terminal to lose: it is reported on stderr, and nothing else
+/// happens.
 pub(super) fn outlive_hangups() -> io::Result<()> {
     if hangup_means() == HangupMeans::Nothing {
         let mut hangups = Hangups::listen()?;
@@ -84,7 +85,7 @@ fn decide(ignored: Option<bool>, terminal: bool) -> HangupMeans {
     }
 }
 
-/// As Linux tells it of a process: a mask whose lowest bit is the signal 1.
+/// As Linux reports it of a process: a mask whose lowest bit is the signal 1.
 fn ignores_hangup(status: &str) -> Option<bool> {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
     Some(u64::from_str_radix(mask.trim(), 16).ok()? & 1 == 1)

@@ -13,7 +13,7 @@ use copyhold_db::walk::{KeySample, ObjectRange};
 use copyhold_s3::store::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::{Verdict, args, output, progress::Bar, queue, stop::StopSignals};
+use super::{Verdict, args, database, output, progress::Bar, stop::StopSignals};
 use crate::{
     audit::{Audit, AuditedReplica, Depth, Objects},
     config::Config,
@@ -28,7 +28,7 @@ missing, or has other bytes or metadata in two readings, loses its record, and t
 does not let be read is unknown and stays on record. An object that was overwritten at the primary is registered again. An \
 object without a good copy is not copied until it is retried (`copyhold explain KEY`, `copyhold retry KEY`).
 
-Exit codes: 0 every copy that was read is as recorded; 1 something is missing or wrong, and its record was revoked \
+Exit codes: 0 every copy that was read is as recorded; 1 something is missing or wrong, and its record was cleared \
 (not with --dry-run); 2 it could not be done, or only partly.
 
 It needs no daemon and locks no row: daemons may run. Ctrl-C ends it with a report of what was done and how to go on.")]
@@ -81,18 +81,18 @@ const WORKERS_AT_MOST: usize = 256;
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
     let sample = args.sample.map(|share| KeySample { share: share.0, seed: args.seed.unwrap_or_else(rand::random) });
     let objects = objects(&args, sample)?;
-    let (queue, pools) = queue(config)?;
-    let rows = queue.replica_rows().await?;
+    let (database, pools) = database(config)?;
+    let rows = database.replica_rows().await?;
     let (replicas, left_out) = replicas(config, &rows, &args.replicas)?;
     let total = match &objects {
         Objects::These(keys) => Some(keys.len() as u64),
         Objects::Range { range, after } => {
-            let first = queue.recorded_page(&ObjectRange { sample: None, ..range.clone() }, after.as_ref()).await?;
+            let first = database.recorded_page(&ObjectRange { sample: None, ..range.clone() }, after.as_ref()).await?;
             if first.objects.is_empty() {
                 bail!("{}", nothing_there(range, after.as_ref()));
             }
             // For the bar alone.
-            queue.count_range(range, after.as_ref()).await.ok().flatten()
+            database.count_range(range, after.as_ref()).await.ok().flatten()
         }
     };
     let mut audited = Vec::new();
@@ -107,10 +107,10 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         bail!("the database knows no primary; run `copyhold migrate`");
     };
     let audit =
-        Audit::new(queue, primary.clone(), audited, args.workers.get()).depth(args.depth()).dry_run(args.dry_run);
+        Audit::new(database, primary.clone(), audited, args.workers.get()).depth(args.depth()).dry_run(args.dry_run);
     let audit = audit.unregistered_changes(config.guard.changed);
 
-    // Listened to before anything is looked at.
+    // Listened to before anything is read.
     let mut signals = StopSignals::listen()?;
     let stop = CancellationToken::new();
     let bar = Bar::new(total, "objects");

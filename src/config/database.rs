@@ -68,8 +68,8 @@ pub(super) fn read(mut section: Section<'_>) -> Option<ConnectionSettings> {
     })
 }
 
-/// Returns a problem for each file that the client library would wait for or read without end, because a variable of libpq's
-/// names it or it is where passwords are by default.
+/// Returns a problem for each file that the client library would wait for or read without end, because a variable of
+/// libpq's names it or it is where passwords are by default.
 fn files_of_variables(environment: &Environment) -> Vec<Problem> {
     const VARIABLES: [&str; 4] = ["PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"];
     let check = |position: Position, path: PathBuf, or: &str| {
@@ -79,7 +79,7 @@ fn files_of_variables(environment: &Environment) -> Vec<Problem> {
         Some(Problem { position, what, todo: format!("{}, or {or}", error.remedy()) })
     };
     let of_variable = |name: &str| {
-        // The certificate itself may stand there.
+        // The value may be the certificate itself.
         let path = environment.get(name).filter(|value| !value.to_string_lossy().contains("-----BEGIN"))?;
         check(Position::Variable(name.to_owned()), PathBuf::from(path), &format!("unset {name}"))
     };

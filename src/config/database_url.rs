@@ -77,7 +77,7 @@ pub(super) fn check(text: &str, rules: &Rules) -> Result<(), InvalidValue> {
     Ok(())
 }
 
-/// True where only `insecure = true` let the URL pass, as far as the URL alone says.
+/// True where only `insecure = true` let the URL pass, as far as the URL alone shows.
 pub(super) fn is_insecure(text: &str) -> bool {
     let Ok(parts) = Parts::of(text) else { return false };
     let verified = Parameters::of(&parts).is_ok_and(|parameters| is_verified(parameters.mode()));

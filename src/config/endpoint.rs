@@ -7,8 +7,8 @@ use super::{
     net::{is_address, is_plain_to_another_host},
 };
 
-/// Stores whose endpoints say their region: what stands before and after it.
-const SAY_THEIR_REGION: &[(&str, &str)] = &[
+/// Stores whose endpoints contain their region: the text before and after it.
+const REGION_IN_NAME: &[(&str, &str)] = &[
     ("s3.", ".amazonaws.com"),
     ("s3.", ".backblazeb2.com"),
     ("s3.", ".wasabisys.com"),
@@ -74,7 +74,7 @@ pub(super) fn bucket(name: String) -> Result<String, InvalidValue> {
     Err(InvalidValue::new(format!("is {name:?}, which is no bucket's name"), TODO))
 }
 
-/// Why the bucket cannot stand in front of the endpoint's host, if so.
+/// Returns why the bucket cannot be put before the endpoint's host; `None`: it can.
 pub(super) fn no_host_name(endpoint: &Url, bucket: &str) -> Option<&'static str> {
     let is_host_name = bucket.len() <= 63
         && bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
@@ -90,25 +90,25 @@ pub(super) fn no_host_name(endpoint: &Url, bucket: &str) -> Option<&'static str>
     }
 }
 
-/// Where requests to a bucket are sent whose name stands in front of the host.
+/// Returns where requests are sent to a bucket whose name is put before the host.
 pub(super) fn of_bucket(endpoint: &Url, bucket: &str) -> Url {
     let mut url = endpoint.clone();
-    // Where it cannot stand there, that is refused elsewhere.
+    // A bucket that cannot be put there is refused elsewhere.
     let _ = url.set_host(Some(&format!("{bucket}.{}", endpoint.host_str().unwrap_or_default())));
     url
 }
 
-/// The region that the endpoint's name says, else the usual one.
+/// Returns the region that the endpoint's name contains, else the usual one.
 pub(super) fn region_of(endpoint: &Url) -> String {
     let host = endpoint.host_str().unwrap_or_default();
     if host.ends_with(".r2.cloudflarestorage.com") {
         return "auto".to_owned();
     }
-    let said = SAY_THEIR_REGION
+    let named = REGION_IN_NAME
         .iter()
         .find_map(|(before, after)| host.strip_prefix(before)?.strip_suffix(after))
         .filter(|region| !region.contains('.'));
-    said.unwrap_or(USUAL_REGION).to_owned()
+    named.unwrap_or(USUAL_REGION).to_owned()
 }
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_region_is_taken_from_endpoints_that_say_it() {
+    fn the_region_is_taken_from_endpoints_that_contain_it() {
         for (host, region) in [
             ("s3.eu-central-003.backblazeb2.com", "eu-central-003"),
             ("s3.fr-par.scw.cloud", "fr-par"),

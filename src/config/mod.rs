@@ -1,6 +1,7 @@
 //! The configuration: read ([`load()`]), then checked, then trusted ([`Config`]).
 //!
-//! The holder of a [`Config`] need not check anything again. Secrets are [`Secret`]s; the configuration prints them as `***`.
+//! The holder of a [`Config`] need not check anything again. Secrets are [`Secret`]s; the configuration prints them as
+//! `***`.
 
 mod chain;
 mod database;
@@ -125,7 +126,7 @@ pub struct ReplicaSettings {
 /// What to do with objects that a replica's bucket held before Copyhold came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// Equal ones count as copies, others are left alone and the copy is parked.
+    /// Equal ones count as copies; others are not overwritten, and the copy is parked.
     Adopt,
     /// They are replaced by what the source has.
     Overwrite,
@@ -227,8 +228,8 @@ pub struct ShutdownSettings {
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
     pub listen: SocketAddr,
-    /// A client that sends it may append events, register objects and read events, wherever it is. `None`: no client may append
-    /// events, and only this machine may register and read.
+    /// A client that sends it may append events, register objects and read events, wherever it is. `None`: no client
+    /// may append events, and only this machine may register and read.
     pub token: Option<Secret>,
 }
 

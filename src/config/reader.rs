@@ -25,7 +25,7 @@ use super::{
 /// What is read from, and what came of it so far.
 pub(super) struct Reader {
     pub(super) sources: Sources,
-    /// What the environment says of proxies.
+    /// The proxy settings of the environment.
     pub(super) proxies: Proxies,
     /// The authorities that the environment names; read when they are first needed.
     trust: OnceCell<Result<Trust, Problem>>,

@@ -86,7 +86,8 @@ fn from_variable(node: Node, sources: &Sources) -> Result<SecretString, InvalidV
     Err(InvalidValue { position, what: format!("names the variable {name}, which {problem}"), todo })
 }
 
-/// The content of a file without the line break at its end. Error: what is wrong with the file, after "which", and what to do.
+/// The content of a file without the line break at its end. Error: what is wrong with the file, after "which", and what
+/// to do.
 fn from_file(path: &Path) -> Result<SecretString, (String, String)> {
     let invalid = |what: &str, todo: &str| Err((what.to_owned(), todo.to_owned()));
     let bytes = match regular_file::read(path, AT_MOST_BYTES) {
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_that_cannot_be_read_again_is_told_with_its_setting_and_its_file() {
+    fn a_secret_that_cannot_be_read_again_is_reported_with_its_setting_and_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         std::fs::write(&path, "first").unwrap();

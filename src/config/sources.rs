@@ -1,4 +1,4 @@
-//! What values are read from, besides the tree of the file itself.
+//! The sources of values other than the file itself.
 
 use std::path::{Path, PathBuf};
 

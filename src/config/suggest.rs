@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_with_one_underscore_is_told_of_the_second() {
+    fn for_a_variable_with_one_underscore_the_name_with_two_is_suggested() {
         assert_eq!(for_variable("COPYHOLD_LEASE_TIMEOUT", &known()), "did you mean COPYHOLD_LEASE__TIMEOUT?");
     }
 }

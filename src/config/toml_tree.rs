@@ -67,8 +67,8 @@ pub(super) fn parse(text: &str) -> Result<Entries, Vec<Problem>> {
     Err(problems)
 }
 
-/// What is wrong with a line `name = value` that is not TOML, and what to write, for the usual slips. Of the value nothing is
-/// shown but the name of a replica: it may be a secret.
+/// What is wrong with a line `name = value` that is not TOML, and what to write, for the usual slips. Of the value
+/// nothing is shown but the name of a replica: it may be a secret.
 fn slip(line: &str) -> Option<(String, String)> {
     let line = line.trim();
     let name_ends = line.find(|c: char| !(c.is_ascii_alphanumeric() || "_-.".contains(c)))?;
@@ -140,7 +140,7 @@ fn plain(value: DeValue<'_>, position: &dyn Fn(usize) -> Position) -> Value {
 }
 
 impl Value {
-    /// Its kind as it stands in a sentence.
+    /// Its kind, as worded in a sentence.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) | Self::Variable(_) => "text",

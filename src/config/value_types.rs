@@ -121,7 +121,7 @@ pub(super) fn wrong_kind(value: &Value, wanted: &str, todo: &str) -> InvalidValu
     InvalidValue::new(format!("is {}, where {wanted} is needed", value.kind()), todo)
 }
 
-/// One word out of a few, each of which stands for something.
+/// One of a few words.
 pub(super) fn choice<T>(words: &[(&str, T)], text: &str) -> Result<T, InvalidValue>
 where
     T: Copy,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-/// How long the last words, releases, farewells and closed connections, may take together.
+/// How long the last steps may take together: releasing leases, deregistering, closing connections.
 const ALL_STEPS: Duration = Duration::from_secs(10);
 
 /// One deadline for several steps: each of them can hang when PostgreSQL does.

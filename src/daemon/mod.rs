@@ -1,4 +1,5 @@
-//! The composition root of `copyhold run`: makes pools, stores and tasks from the configuration, and ends them in order.
+//! The composition root of `copyhold run`: makes pools, stores and tasks from the configuration, and ends them in
+//! order.
 
 mod final_deadline;
 pub mod shutdown;
@@ -38,7 +39,7 @@ use final_deadline::FinalDeadline;
 use shutdown::{ExitReason, Hangups, Lifecycle, ShutdownWatch};
 use startup::{Prepared, prepare};
 
-/// Runs the daemon until it is asked to end.
+/// Runs the daemon until it is asked to shut down.
 pub async fn run(
     config: Config,
     migrate: bool,
@@ -56,13 +57,13 @@ pub async fn run(
     let names: Vec<_> = config.replicas.iter().map(|r| r.name.clone()).collect();
     crate::metrics::initialise(&names);
     let kinds = config.events.kinds.clone();
-    let queue = Database::with_events(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
+    let database = Database::with_events(pools.work.clone(), config.database.schema.clone(), names.clone(), kinds);
     let memory = Memory::new(config.workers.memory_bytes);
     let (events_waker, events_wake) = wake_channel::channel();
-    let (log, tailer) = events::open(queue.event_log(), events::Settings::of(&config), events_wake);
+    let (log, tailer) = events::open(database.event_log(), events::Settings::of(&config), events_wake);
     lifecycle.spawn("tailer", &lifecycle.drain, tailer.run(lifecycle.drain.clone()));
     let state = http::AppState {
-        queue: queue.clone(),
+        database: database.clone(),
         memory: memory.clone(),
         metrics,
         log,
@@ -72,18 +73,18 @@ pub async fn run(
     };
     lifecycle.spawn("http", &lifecycle.end, http::serve(listener, state, config.events.readers, lifecycle.end.clone()));
 
-    lifecycle.spawn("figures", &lifecycle.end, figures::watch(queue.duties(), lifecycle.end.clone()));
+    lifecycle.spawn("figures", &lifecycle.end, figures::watch(database.duties(), lifecycle.end.clone()));
 
     // Everything up to here works while PostgreSQL is unavailable; from here on the daemon waits for it.
     let prepared = tokio::select! {
-        prepared = prepare(&config, &queue, migrate) => prepared?,
+        prepared = prepare(&config, &database, migrate) => prepared?,
         reason = shutdown.first() => {
             lifecycle.end.cancel();
             return Ok(reason);
         }
     };
     let listen_target = pools.listen_target(&config.database);
-    let base = Base { queue, memory, heartbeat: pools.heartbeat.clone(), listen_target, events: events_waker };
+    let base = Base { database, memory, heartbeat: pools.heartbeat.clone(), listen_target, events: events_waker };
     let (reason, deadline) = work(config, prepared, base, &lifecycle, &mut shutdown).await?;
     if !deadline.step(pools.close()).await {
         warn!("PostgreSQL's connections did not close in time");
@@ -93,7 +94,7 @@ pub async fn run(
 
 /// What exists before PostgreSQL is reachable.
 struct Base {
-    queue: Database,
+    database: Database,
     memory: Memory,
     /// Heartbeats have a connection of their own.
     heartbeat: Connections,
@@ -106,7 +107,7 @@ struct Base {
 /// What the duties of the daemon share.
 struct Context<'l> {
     config: Config,
-    queue: Database,
+    database: Database,
     daemon: Daemon,
     registry: ReplicaRegistry,
     health: HealthMonitor,
@@ -129,29 +130,29 @@ async fn work(
     shutdown: &mut ShutdownWatch,
 ) -> anyhow::Result<(ExitReason, FinalDeadline)> {
     let Prepared { daemon, replicas } = startup;
-    let Base { queue, memory, heartbeat, listen_target, events } = base;
+    let Base { database, memory, heartbeat, listen_target, events } = base;
     let (wake_claimer, claimer_wake) = wake_channel::channel();
     let (wake_gate, gate_wake) = wake_channel::channel();
     let (wake_inbox, inbox_wake) = wake_channel::channel();
     let (notify_work, notifications) = wake_channel::channel();
     let (listen_status_sender, listen_status) = listen_status::channel();
     let registry = ReplicaRegistry::new(replicas, SlowCopies::new(&memory, config.workers.count));
-    let (completer, writer) = worker::completer(queue.leases());
-    let (journals, journal_writer) = worker::journals(queue.uploads());
+    let (completer, writer) = worker::completer(database.leases());
+    let (journals, journal_writer) = worker::journals(database.uploads());
     // The writers end when every sender is dropped. That is at the end, not when the last copy is finished: a task that
     // ends earlier ends the daemon.
     let to_the_end = (completer.clone(), journals.clone());
     let context = Context {
-        health: HealthMonitor::new(queue.breakers(), registry.clone(), wake_gate.clone(), wake_claimer.clone()),
+        health: HealthMonitor::new(database.breakers(), registry.clone(), wake_gate.clone(), wake_claimer.clone()),
         held: HeldLeases::default(),
         slots: Slots::new(config.workers.count, config.workers.reserved),
         changes: ContentChanges {
-            leases: queue.leases(),
+            leases: database.leases(),
             policy: config.guard.changed,
             wake_claimer: wake_claimer.clone(),
         },
         config,
-        queue,
+        database,
         daemon,
         registry,
         completer,
@@ -193,10 +194,10 @@ async fn work(
     running.close();
     shutdown.drain(lifecycle, context.config.shutdown.grace, running.wait()).await;
     let deadline = FinalDeadline::begin();
-    // With the last clones of `to_the_end`, or the writers would never end.
-    let (queue, daemon) = (context.queue.clone(), context.daemon.clone());
+    // Together with the last clones of `to_the_end`: otherwise the writers would never end.
+    let (database, daemon) = (context.database.clone(), context.daemon.clone());
     drop(context);
-    finish(&queue, &daemon, lifecycle, &running, to_the_end, deadline).await;
+    finish(&database, &daemon, lifecycle, &running, to_the_end, deadline).await;
     Ok((reason, deadline))
 }
 
@@ -212,12 +213,12 @@ impl Context<'_> {
     }
 
     fn idle(&self, kind: IdleKind) -> IdleRegistration {
-        IdleRegistration::new(self.queue.clone(), self.daemon.id, kind, self.listen_status.clone())
+        IdleRegistration::new(self.database.clone(), self.daemon.id, kind, self.listen_status.clone())
     }
 
     fn spawn_heartbeat(&self, connections: Connections) {
         let heartbeat = Heartbeat {
-            leases: self.queue.over(connections).leases(),
+            leases: self.database.over(connections).leases(),
             daemon: self.daemon.clone(),
             held: self.held.clone(),
             every: self.config.lease.heartbeat,
@@ -232,7 +233,7 @@ impl Context<'_> {
             wakeup: database.wakeup,
             target,
             setting: if database.listen_url.is_some() { "database.listen_url" } else { "database.url" },
-            queue: self.queue.clone(),
+            queue: self.database.clone(),
             daemon: self.daemon.id,
             status,
             wake_senders,
@@ -243,11 +244,11 @@ impl Context<'_> {
 
     /// Starts the mover of other programs' events, and the retention of the log.
     fn spawn_log_duties(&self, wake: WakeReceiver, grows: WakeSender) {
-        let mover = InboxMover { duties: self.queue.duties(), wake, idle: self.idle(IdleKind::Inbox), grows };
+        let mover = InboxMover { duties: self.database.duties(), wake, idle: self.idle(IdleKind::Inbox), grows };
         self.spawn("inbox", |drain| mover.run(drain));
         let events = &self.config.events;
         let sweeper = LogSweeper {
-            duties: self.queue.duties(),
+            duties: self.database.duties(),
             every: self.config.sweeper.every,
             retention: Retention { keep_for: events.keep_for, keep_bytes: events.keep_bytes },
         };
@@ -258,7 +259,7 @@ impl Context<'_> {
     fn spawn_sweepers(&self) {
         let lease = &self.config.lease;
         let sweeper = Sweeper {
-            duties: self.queue.duties(),
+            duties: self.database.duties(),
             every: self.config.sweeper.every,
             lease_time: lease.timeout,
             settle: lease.settle(),
@@ -267,7 +268,7 @@ impl Context<'_> {
         self.spawn("sweeper", |drain| sweeper.run(drain));
         let registry = self.registry.clone();
         let uploads = OrphanedUploads {
-            duties: self.queue.duties(),
+            duties: self.database.duties(),
             stores: registry.replicas().iter().map(|replica| Arc::clone(&replica.store)).collect(),
             scope: Box::new(move |replica| abort_scope(&registry.snapshot(), replica)),
             every: self.config.sweeper.every,
@@ -276,17 +277,17 @@ impl Context<'_> {
         self.spawn("orphaned uploads", |drain| uploads.run(drain));
     }
 
-    /// Starts what looks at the tables periodically.
+    /// Starts the tasks that read the tables periodically.
     fn spawn_watches(&self) {
-        self.spawn("backlog", |drain| sweeper::count_backlog(self.queue.duties(), drain));
-        self.spawn("sequences", |drain| sweeper::watch_sequences(self.queue.duties(), drain));
-        self.spawn("differences", |drain| sweeper::watch_differences(self.queue.duties(), drain));
+        self.spawn("backlog", |drain| sweeper::count_backlog(self.database.duties(), drain));
+        self.spawn("sequences", |drain| sweeper::watch_sequences(self.database.duties(), drain));
+        self.spawn("differences", |drain| sweeper::watch_differences(self.database.duties(), drain));
     }
 
     fn spawn_gate(&self, wake: WakeReceiver) {
         let gate = ReplicaGate {
             config: self.config.clone(),
-            bindings: self.queue.bindings(),
+            bindings: self.database.bindings(),
             registry: self.registry.clone(),
             health: self.health.clone(),
             waker: self.wake_claimer.clone(),
@@ -297,7 +298,7 @@ impl Context<'_> {
 
     fn spawn_rechecker(&self) {
         let rechecker = Rechecker {
-            leases: self.queue.leases(),
+            leases: self.database.leases(),
             daemon: self.daemon.clone(),
             held: self.held.clone(),
             completer: self.completer.clone(),
@@ -316,7 +317,7 @@ impl Context<'_> {
     fn spawn_claimer(&self, memory: Memory, journals: Journals, wakeups: ClaimWakeups) -> TaskTracker {
         let running = TaskTracker::new();
         let runner = Runner {
-            leases: self.queue.leases(),
+            leases: self.database.leases(),
             held: self.held.clone(),
             completer: self.completer.clone(),
             journals,
@@ -355,7 +356,7 @@ fn abort_scope(snapshot: &ReplicaSnapshot, replica: &ReplicaName) -> AbortScope 
 
 /// Waits for the attempts, which abort their uploads and release their rows, then ends the other tasks.
 async fn finish(
-    queue: &Database,
+    database: &Database,
     daemon: &Daemon,
     lifecycle: &Lifecycle,
     running: &TaskTracker,
@@ -368,7 +369,7 @@ async fn finish(
         drop(to_the_end);
         lifecycle.all_ended().await;
         // After the last heartbeat, which would register the daemon again.
-        if let Err(error) = queue.deregister_daemon(daemon.id).await {
+        if let Err(error) = database.deregister_daemon(daemon.id).await {
             warn!(error = %error, "Could not deregister this daemon; its entry will expire");
         }
     };

@@ -1,5 +1,5 @@
-//! How the process ends: the first signal drains, the second or the deadline stops at once. A task that ends unexpectedly
-//! ends the daemon. SIGHUP ends nothing.
+//! How the process ends: the first signal drains, the second or the deadline stops at once. A task that ends
+//! unexpectedly ends the daemon. SIGHUP ends nothing.
 
 use std::{future::Future, io, time::Duration};
 
@@ -77,7 +77,7 @@ pub struct Lifecycle {
     ended: mpsc::UnboundedSender<&'static str>,
 }
 
-/// The other end of a [`Lifecycle`]: waits for a reason to go.
+/// The other end of a [`Lifecycle`]: waits for a reason to shut down.
 #[derive(Debug)]
 pub struct ShutdownWatch {
     ended: mpsc::UnboundedReceiver<&'static str>,
@@ -205,10 +205,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_was_told_to_end_is_no_reason_to_end() {
+    async fn a_task_that_ends_on_request_is_no_reason_to_shut_down() {
         let (lifecycle, mut endings) = lifecycle();
-        let told = lifecycle.drain.clone();
-        lifecycle.spawn("claimer", &lifecycle.drain, async move { told.cancelled().await });
+        let drain = lifecycle.drain.clone();
+        lifecycle.spawn("claimer", &lifecycle.drain, async move { drain.cancelled().await });
         assert_eq!(endings.drain(&lifecycle, GRACE, lifecycle.all_ended()).await, DrainResult::Finished);
     }
 

@@ -23,14 +23,14 @@ pub(super) struct Prepared {
 }
 
 /// Checks the schema, registers the daemon and connects to each store.
-pub(super) async fn prepare(config: &Config, queue: &Database, migrate: bool) -> anyhow::Result<Prepared> {
-    until_available("look at the schema", || fit(config, queue, migrate)).await?;
-    until_available("look at the plans", || check_plans(queue)).await?;
-    until_available("look at the sequences", || check_sequences(queue)).await?;
+pub(super) async fn prepare(config: &Config, database: &Database, migrate: bool) -> anyhow::Result<Prepared> {
+    until_available("look at the schema", || fit(config, database, migrate)).await?;
+    until_available("look at the plans", || check_plans(database)).await?;
+    until_available("look at the sequences", || check_sequences(database)).await?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let timeout = config.lease.timeout;
     let daemon = until_available("enter the list of daemons", || async {
-        queue
+        database
             .register_daemon_as(host.clone(), timeout, Some(PublishedConfig::of(config)))
             .await
             .map_err(StartupError::from)
@@ -58,7 +58,7 @@ pub(super) async fn prepare(config: &Config, queue: &Database, migrate: bool) ->
     Ok(Prepared { daemon, replicas })
 }
 
-async fn fit(config: &Config, queue: &Database, migrate: bool) -> Result<(), StartupError> {
+async fn fit(config: &Config, database: &Database, migrate: bool) -> Result<(), StartupError> {
     if migrate {
         match copyhold_db::schema::migrate(config).await {
             Ok(done) => info!(from_version = done.from_version, "The schema is up to date"),
@@ -66,13 +66,13 @@ async fn fit(config: &Config, queue: &Database, migrate: bool) -> Result<(), Sta
             Err(error) => return Err(StartupError::Permanent(error.into())),
         }
     }
-    match queue.schema_fit().await? {
+    match database.schema_fit().await? {
         SchemaFit::Fits => {}
         unfit => return Err(StartupError::Permanent(unfit.into())),
     }
-    let known = queue.replica_rows().await?;
+    let known = database.replica_rows().await?;
     let missing: Vec<_> =
-        queue.replicas().iter().filter(|r| !known.iter().any(|k| k.name == **r)).map(ToString::to_string).collect();
+        database.replicas().iter().filter(|r| !known.iter().any(|k| k.name == **r)).map(ToString::to_string).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -82,10 +82,10 @@ async fn fit(config: &Config, queue: &Database, migrate: bool) -> Result<(), Sta
     )))
 }
 
-/// Logs every plan that finds work slowly, and goes on: slow work is done all the same. A missing function is fatal, since
-/// no work can be found without it.
-async fn check_plans(queue: &Database) -> Result<(), StartupError> {
-    let all = match queue.plans().await {
+/// Logs every plan that finds work slowly, and continues: slow work is done all the same. A missing function is fatal,
+/// since no work can be found without it.
+async fn check_plans(database: &Database) -> Result<(), StartupError> {
+    let all = match database.plans().await {
         Ok(all) => all,
         Err(error) if error.is_unavailable() => return Err(error.into()),
         Err(error) => {
@@ -109,9 +109,9 @@ async fn check_plans(queue: &Database) -> Result<(), StartupError> {
     }
 }
 
-/// Before anything is registered or written: what is drawn from a sequence that began again was drawn before.
-async fn check_sequences(queue: &Database) -> Result<(), StartupError> {
-    match sweeper::mend_sequences(&queue.duties()).await {
+/// Before anything is registered or written: a sequence that began again would assign its numbers twice.
+async fn check_sequences(database: &Database) -> Result<(), StartupError> {
+    match sweeper::mend_sequences(&database.duties()).await {
         Ok(()) => Ok(()),
         Err(error) if error.is_unavailable() || error.is_conflict() => Err(error.into()),
         Err(error) => {
@@ -134,19 +134,20 @@ impl From<DatabaseError> for StartupError {
     }
 }
 
-/// Retries while PostgreSQL is unavailable, less and less often, up to two seconds, so that work begins soon after it is back.
+/// Retries while PostgreSQL is unavailable, less and less often, up to two seconds, so that work begins soon after it
+/// is back.
 async fn until_available<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = Result<T, StartupError>>,
 {
     let mut pause = Duration::from_millis(200);
-    let complaint = LogThrottle::new();
+    let throttle = LogThrottle::new();
     loop {
         match attempt().await {
             Ok(done) => return Ok(done),
             Err(StartupError::Permanent(error)) => return Err(error),
             Err(StartupError::Transient(error)) => {
-                complaint.fails(|times| {
+                throttle.fails(|times| {
                     warn!(times, "Could not {what}, trying again every {LONGEST_PAUSE:?} at most: {error}");
                 });
                 tokio::time::sleep(pause).await;

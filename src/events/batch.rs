@@ -41,7 +41,7 @@ impl Batch {
         self.count
     }
 
-    /// Where the reader stands with these: at the last of them, or further if what followed did not pass.
+    /// The position of the reader after these: the last of them, or further if the following ones did not pass.
     #[must_use]
     pub fn last(&self) -> Cursor {
         self.last

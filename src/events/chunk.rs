@@ -152,7 +152,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_escaped_and_says_the_same() {
+    fn control_characters_are_escaped_and_parse_to_the_same() {
         let data = "{\"object_key\": \"a\u{9b}2J\u{202e}b\"}";
         let chunks = Chunk::build(vec![event(1, data)], Epoch(0), 1 << 16);
         let line = str::from_utf8(chunks[0].line(0)).unwrap();

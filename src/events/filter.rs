@@ -15,7 +15,7 @@ pub struct Filter {
     pub replica: Option<ReplicaName>,
 }
 
-/// What of an event filters look at.
+/// The parts of an event that filters compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EventFacts {
     kind: Option<Box<str>>,

@@ -1,8 +1,8 @@
-//! Where the tailer saw the log stand last.
+//! The end of the log as the tailer saw it last.
 
 use copyhold_core::domain::{Cursor, Epoch};
 
-/// Where the tailer saw the log stand.
+/// The end of the log as the tailer saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LogPosition {
     pub(super) epoch: Epoch,

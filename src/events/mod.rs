@@ -4,8 +4,8 @@
 //! Readers further behind read pages of the log, which all who want the same one share. How many readers there are
 //! does not change how many queries are made.
 //!
-//! Owns nothing in the database; the log is read through [`EventLog`]. Never waits for a reader: each takes what it wants
-//! when it wants it, and a slow one only falls behind.
+//! Owns nothing in the database; the log is read through [`EventLog`]. Never waits for a reader: each takes what it
+//! wants when it wants it, and a slow one only falls behind.
 
 mod batch;
 mod chunk;
@@ -61,7 +61,7 @@ impl Settings {
         Self {
             buffer_bytes: usize::try_from(config.events.buffer_bytes).unwrap_or(usize::MAX),
             readers: config.events.readers.min(Semaphore::MAX_PERMITS),
-            // One look for all readers: also without notifications they wait no longer than this.
+            // One read for all readers: also without notifications they wait no longer than this.
             poll: Duration::from_secs(1),
         }
     }
@@ -101,7 +101,7 @@ pub struct LogStats {
     pub page_queries: u64,
 }
 
-/// The log, and the task that must run for it. `wake` hears of what is appended.
+/// The log, and the task that must run for it. `wake` is signalled when events are appended.
 #[must_use]
 pub fn open(event_log: EventLog, settings: Settings, wake: WakeReceiver) -> (Log, Tailer) {
     open_on(Arc::new(event_log), settings, wake)

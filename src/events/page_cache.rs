@@ -40,7 +40,8 @@ pub(super) struct PageCache {
     source: Arc<dyn Source>,
     /// Locked for a look only, never across an await.
     cached: Mutex<CachedPages>,
-    /// Two: half of the four connections of a daemon's pool. The others are for the work, however many readers are behind.
+    /// Two: half of the four connections of a daemon's pool. The others are for the work, however many readers are
+    /// behind.
     queue: PageQueue,
     queries: AtomicU64,
 }
@@ -69,9 +70,9 @@ impl PageCache {
         Self { source, cached: Mutex::default(), queue: PageQueue::new(), queries: AtomicU64::new(0) }
     }
 
-    /// The page from which a reader that stands at `id` goes on.
+    /// Returns the page from which a reader at `id` continues.
     pub(super) async fn behind(&self, id: i64, position: LogPosition) -> Arc<OnceCell<PageResult>> {
-        // Readers that stand anywhere among these ids want the same one.
+        // All readers between these ids want the same one.
         let mut from = (id + 1) / LOG_PAGE * LOG_PAGE;
         loop {
             let cell = self.get(from, position).await;
@@ -92,7 +93,7 @@ impl PageCache {
         let key = (position.epoch, from);
         let cell = self.cached().cell(key);
         let mut read_here = false;
-        // If the reader that reads it leaves, the next in line begins anew.
+        // If the reader that reads it leaves, the next one begins again.
         let read = cell
             .get_or_init(|| async {
                 read_here = true;

@@ -56,7 +56,7 @@ impl PageQueue {
             state.waiting.insert(place, sender);
             receiver
         };
-        // Cannot fail: who gives a turn on sends it, and the map outlives its senders.
+        // Cannot fail: a reader passes its turn on by sending it, and the map outlives its senders.
         waits.await.expect("a turn for each who waits")
     }
 
@@ -95,7 +95,7 @@ impl Drop for PageTurn {
             match next.map(|next| next.send(self.queue.turn(choice))) {
                 // The waiting reader has left.
                 Some(Err(mut turn)) => turn.choice = None,
-                // One who leaves without having looked drops the turn that was sent.
+                // A reader that leaves without having read drops the turn that was sent.
                 Some(Ok(())) | None => return,
             }
         }

@@ -11,16 +11,16 @@ use tokio::{
 use super::{ReaderSlot, batch::Batch, chunk::Chunk, filter::Filter, log_position::LogPosition, ring::RingRead};
 use crate::metrics;
 
-/// About what is handed out at once.
+/// About so much is returned at once.
 const BATCH_BYTES: usize = 256 << 10;
-/// Without anything to send: proxies close what says nothing for a minute.
+/// Without anything to send: proxies close a connection that is silent for a minute.
 const QUIET: Duration = Duration::from_secs(15);
 /// After this time, or so many events that did not pass, a reader gets a bookmark.
 const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 const BOOKMARK_AFTER: usize = 4096;
 /// For an id that is to come, and for a log that this process has not noticed yet to be another one.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// For a first look at the log.
+/// For the first read of the log.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// Where a reader begins.
@@ -43,13 +43,13 @@ pub struct Reader {
     filter: Filter,
     /// `None`: not before the log was seen is it known where it begins.
     at: Option<ReaderPosition>,
-    /// What the client knows of where it stands.
+    /// The position that the client knows.
     client_cursor: Option<i64>,
     client_cursor_at: Instant,
     /// Events since then that did not pass.
     filtered_out: usize,
     sent_at: Instant,
-    /// Before it said that there is no more.
+    /// Whether it has waited for another round of polling, before it reports that there is no more.
     waited_for_round: bool,
 }
 
@@ -72,12 +72,12 @@ pub enum Next {
     End(End),
 }
 
-/// Why a reader cannot go on.
+/// Why a reader cannot continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// What came next has been dropped from the log. Nothing that is left comes before `earliest`.
     Gone { earliest: Cursor },
-    /// The log does not reach as far as the reader says that it has read: it has read another one.
+    /// The log ends before the position that the reader states: it has read another one.
     Ahead { head: Cursor },
     /// It has read another log: this is `epoch`'s.
     OtherLog { epoch: Epoch },
@@ -141,15 +141,15 @@ impl Reader {
     /// What comes next. May be dropped while it waits, without loss.
     pub async fn next(&mut self) -> Next {
         loop {
-            // A quiet time is said in any case long before this.
+            // A quiet message is sent in any case long before this.
             if let Some(next) = self.next_until(Instant::now() + 2 * QUIET).await {
                 return next;
             }
         }
     }
 
-    /// As [`Self::next`]; `None` if nothing more has come by `deadline`. What is in the log by then is waited for, however
-    /// long it takes to read.
+    /// As [`Self::next`]; `None` if nothing more has come by `deadline`. What is in the log by then is waited for,
+    /// however long it takes to read.
     pub async fn next_until(&mut self, deadline: Instant) -> Option<Next> {
         if let Err(end) = self.begin().await {
             return Some(Next::End(end));
@@ -185,7 +185,7 @@ impl Reader {
         }
     }
 
-    /// Where it stands; `None` before it has begun.
+    /// Returns its position; `None` before it has begun.
     #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
         self.at.map(|ReaderPosition { epoch, id }| Cursor::new(id, epoch))
@@ -210,9 +210,9 @@ impl Reader {
         Ok(Cursor::new(id, epoch))
     }
 
-    /// Looks into the ring.
+    /// Reads the next events from the ring, without a query.
     fn look(&mut self, position: Option<LogPosition>) -> ReadResult {
-        // Without a sight it is being looked for; without a place, `begin` has not ended.
+        // Without a log position the tailer is still looking for the log; without its own, `begin` has not ended.
         let (Some(position), Some(ReaderPosition { epoch, mut id })) = (position, self.at) else {
             return ReadResult::Nothing;
         };
@@ -233,7 +233,7 @@ impl Reader {
         }
     }
 
-    /// Looks into the log behind the ring.
+    /// Reads the next events from a page of the log, for a reader that is behind the ring.
     async fn page(&mut self, position: LogPosition) -> ReadResult {
         let Some(at) = self.at else { return ReadResult::Nothing };
         if at.id < position.dropped_through {

@@ -28,7 +28,7 @@ pub(super) struct Ring {
 /// What there is for a reader at some place.
 #[derive(Debug)]
 pub(super) enum RingRead {
-    /// It stands before all that is here.
+    /// It is before all events of the ring.
     Before,
     /// Some of what is behind it, and where that ends.
     Found { chunks: Vec<Arc<Chunk>>, through: i64 },

@@ -17,7 +17,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 const TICK: Duration = Duration::from_millis(20);
 /// After the last reader has left: most come back.
 const LINGER: Duration = Duration::from_secs(30);
-/// Between two looks at which log this is, however many doubt it.
+/// Between two checks of which log this is, however many readers doubt it.
 const DOUBT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl Tailer {
                 () = drain.cancelled() => break,
                 () = self.tail() => {}
             }
-            // The next reader waits for a new look at the log.
+            // The next reader waits until the log is read again.
             self.shared.positions.send_replace(None);
             self.shared.ring.write().expect("nothing panics under it").end();
             metrics::event_ring_bytes(0);
@@ -96,7 +96,7 @@ impl Tailer {
                     begun = None;
                     let pause = (FIRST_PAUSE * 2_u32.saturating_pow(failures)).min(LONGEST_PAUSE);
                     failures += 1;
-                    // A notification says nothing about a server that does not answer.
+                    // A notification is no evidence about a server that does not answer.
                     sleep_until(looked + pause).await;
                     continue;
                 }
@@ -116,13 +116,13 @@ impl Tailer {
         }
     }
 
-    /// Finds out which log this is, and goes on with it or begins anew.
+    /// Finds out which log this is, and continues with it or begins again.
     async fn begin(&mut self) -> Result<(), DatabaseError> {
         let mut head = self.shared.source.head().await?;
         if !head.sure && !std::mem::replace(&mut self.unsure, true) {
             warn!(
                 "This role may not execute pg_control_system(): readers will not notice when they read a copy of the \
-                 database on next_round server"
+                 database on another server"
             );
         }
         if !head.sees_failover && !std::mem::replace(&mut self.blind, true) {

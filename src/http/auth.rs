@@ -1,7 +1,7 @@
 //! Who may read events, register objects and append events.
 //!
-//! With `http.token` set, a client that sends it may do everything, from any machine. Without it, clients on this machine may
-//! read and register, and none may append.
+//! With `http.token` set, a client that sends it may do everything, from any machine. Without it, clients on this
+//! machine may read and register, and none may append.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::config::Secret;
 /// A token that was rotated is read so soon.
 const READ_EVERY: Duration = Duration::from_secs(1);
 
-/// Headers that a proxy adds, besides those that begin with `x-forwarded`.
+/// Headers that a proxy adds, apart from those that begin with `x-forwarded`.
 const PROXIES: [&str; 12] = [
     "forwarded",
     "via",
@@ -74,8 +74,8 @@ impl Auth {
         self.has_token("appending events", headers)
     }
 
-    /// With a token in the configuration, any client that sends it: the address of a connection does not tell who is behind it,
-    /// since a proxy on this machine makes every request a local one. Without, this machine.
+    /// With a token in the configuration, any client that sends it: the address of a connection does not show who is
+    /// behind it, since a proxy on this machine makes every request a local one. Without, this machine.
     fn may(&self, what: &str, connection: &Connection, request: &Parts) -> Result<(), ErrorResponse> {
         if self.0.is_some() {
             return self.has_token(what, &request.headers);
@@ -126,7 +126,7 @@ fn local(what: &str, connection: &Connection, request: &Parts) -> Result<(), Str
     Ok(())
 }
 
-/// What came through a proxy is not from this machine, whatever the connection says.
+/// A request that came through a proxy is not from this machine, whatever the address of the connection.
 fn is_of_a_proxy(name: &HeaderName) -> bool {
     name.as_str().starts_with("x-forwarded") || PROXIES.contains(&name.as_str())
 }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_in_the_configuration_this_machine_reads_by_a_local_name_and_nobody_else() {
+    fn without_a_token_in_the_configuration_only_this_machine_reads_and_by_a_local_name() {
         for (peer, host, answer) in [
             ("127.0.0.1:5", "localhost:9180", 200),
             ("127.0.0.1:5", "LOCALHOST", 200),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_token_in_the_configuration_nobody_reads_registers_or_appends_without_it() {
+    fn with_a_token_in_the_configuration_no_client_reads_registers_or_appends_without_it() {
         let plain_proxy = [("host", "127.0.0.1:9180")];
         for peer in ["127.0.0.1:5", "[::1]:5", "10.0.0.7:5"] {
             let asked = request("/v1/events", &plain_proxy);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_nobody_asks_for_does_no_harm() {
+    fn a_token_that_is_not_required_does_no_harm() {
         let sent = request("/v1/events", &[("host", "localhost"), ("authorization", "Bearer whatever")]);
         assert_eq!(status(with(None).may_read(&from("127.0.0.1:5"), &sent)), 200);
         assert_eq!(status(with(None).may_read(&from("10.0.0.7:5"), &sent)), 403);

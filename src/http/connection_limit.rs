@@ -1,5 +1,5 @@
-//! Bounds the number of connections. When all slots are taken, the connection that has been silent for longest is closed:
-//! however many clients open connections and send nothing, a request is answered.
+//! Bounds the number of connections. When all slots are taken, the connection that has been silent for longest is
+//! closed: however many clients open connections and send nothing, a request is answered.
 
 use std::{
     collections::VecDeque,

@@ -1,5 +1,5 @@
-//! The connections, one task each: who gets one, and what ends it. hyper serves them: `axum::serve` waits for a request's
-//! head for as long as it pleases the client.
+//! The connections, one task each: who gets one, and what ends it. hyper serves them: `axum::serve` waits for a
+//! request's head for as long as it pleases the client.
 
 use std::{
     io,
@@ -82,7 +82,7 @@ pub(super) fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(1024)
 }
 
-/// Serves `router` on at most `most` connections until `end`, and lets what is being said then be said to its end.
+/// Serves `router` on at most `most` connections until `end`; responses under way then are sent to their end.
 pub(super) async fn serve(listener: TcpListener, router: Router, most: usize, end: &CancellationToken) {
     let limit = ConnectionLimit::new(most);
     let open = TaskTracker::new();

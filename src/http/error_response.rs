@@ -1,4 +1,4 @@
-//! The response to a request that is not served: one sentence that says what to do, in JSON.
+//! The response to a request that is not served: one sentence with the remedy, in JSON.
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Connections for all that is asked, besides the readers of events.
+/// Connections for all requests but those of the readers of events.
 const OTHERS: usize = 1024;
 /// Open files that are no HTTP connections: stores, PostgreSQL, logs.
 const ELSEWHERE: usize = 512;

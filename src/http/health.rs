@@ -26,7 +26,7 @@ pub(super) async fn ready(State(state): State<AppState>) -> (StatusCode, String)
     if state.drain.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into());
     }
-    let outage = state.queue.outage();
+    let outage = state.database.outage();
     let refused = async {
         let failed = outage.fails().await;
         tokio::time::sleep(OTHERS).await;
@@ -45,12 +45,12 @@ pub(super) async fn ready(State(state): State<AppState>) -> (StatusCode, String)
 async fn asked(state: &AppState) -> (StatusCode, String) {
     let read_only =
         |cause: ReadOnlyCause| (StatusCode::SERVICE_UNAVAILABLE, format!("PostgreSQL {}\n", cause.clause()));
-    match state.queue.probe().await {
+    match state.database.probe().await {
         Ok(None) => {}
         Ok(Some(server)) => return read_only(server.cause),
         Err(error) => return error.read_only_cause().map_or_else(|| failed(&error), read_only),
     }
-    match state.queue.schema_fit().await {
+    match state.database.schema_fit().await {
         Ok(SchemaFit::Fits) => (StatusCode::OK, "ready\n".into()),
         Ok(unfit) => (StatusCode::SERVICE_UNAVAILABLE, format!("{unfit}\n")),
         Err(error) => failed(&error),

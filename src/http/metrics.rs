@@ -1,4 +1,5 @@
-//! `/metrics`: what is in memory, at once. No statement is sent: PostgreSQL may be unavailable, or hang, when metrics matter most.
+//! `/metrics`: what is in memory, at once. No statement is sent: PostgreSQL may be unavailable, or hang, when metrics
+//! matter most.
 
 use axum::{
     extract::State,

@@ -41,7 +41,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// What the handlers share.
 #[derive(Clone)]
 pub struct AppState {
-    pub queue: Database,
+    pub database: Database,
     pub memory: Memory,
     pub metrics: PrometheusHandle,
     pub log: Log,

@@ -30,8 +30,8 @@ pub(super) async fn register(
     let counted = body::count(body.text()?)?;
     // Objects take several times the room of their text, so they are made of few texts at a time.
     let _permit = state.write_limits.statement_permit().await;
-    let objects = counted.objects(state.queue.replicas())?;
-    let generations = state.queue.register_objects(&objects).await.map_err(|error| error_response(&error))?;
+    let objects = counted.objects(state.database.replicas())?;
+    let generations = state.database.register_objects(&objects).await.map_err(|error| error_response(&error))?;
     AWAY.is_over();
     let generations: Vec<_> = generations.into_iter().map(|Generation(number)| number).collect();
     Ok(axum::Json(json!({ "registered": generations.len(), "generations": generations })).into_response())

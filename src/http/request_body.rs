@@ -129,11 +129,11 @@ mod tests {
         let body = Body::from_stream(pieces.map(Ok::<_, std::io::Error>));
         let refused = WriteLimits::default().read(&HeaderMap::new(), body, "events").await.unwrap_err().into_response();
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        let said = to_bytes(refused.into_body(), 10_000).await.unwrap();
-        let said = str::from_utf8(&said).unwrap();
+        let answer = to_bytes(refused.into_body(), 10_000).await.unwrap();
+        let answer = str::from_utf8(&answer).unwrap();
         assert!(
-            said.contains("1048576 bytes at most, and line 3 goes beyond them: send the events in several"),
-            "{said}"
+            answer.contains("1048576 bytes at most, and line 3 goes beyond them: send the events in several"),
+            "{answer}"
         );
     }
 

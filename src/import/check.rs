@@ -10,7 +10,7 @@ use copyhold_db::{
 
 use crate::config::did_you_mean;
 
-/// What the operator says of the table.
+/// What the operator states about the table.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
     /// Columns and the names of their replicas; `None`: those that are called alike.
@@ -135,7 +135,7 @@ fn key_problem(table: &SourceTable) -> Option<String> {
     }
 }
 
-/// Which column stands for which replica.
+/// Which column belongs to which replica.
 fn columns(
     table: &SourceTable,
     options: &ImportOptions,
@@ -237,7 +237,7 @@ fn may_not_read<'a>(
     Some(format!("this role may not read {} of {1}: GRANT SELECT ON {1}{usage}", hidden.join(", "), table.name))
 }
 
-/// What the times in some of the rows say against what they are said to be.
+/// Compares the times in some of the rows with the stated unit.
 #[must_use]
 pub fn check_times(plan: &ImportPlan, sampled: &TimeSample, primary: &ReplicaName) -> Vec<String> {
     let mut problems = Vec::new();

@@ -13,9 +13,9 @@ use copyhold_db::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often it says that it lives.
+/// How often it renews its claim.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
-/// How often it looks whether another run lives, and how much later than was said it must be alive to count as such.
+/// How often it checks whether another run is alive, and how far its claim must have been extended to count as such.
 const WATCH_EVERY: Duration = Duration::from_millis(300);
 const LIVES: Duration = Duration::from_secs(1);
 /// Tries to take an import that no process seems to hold, before it is clear that another process holds it.
@@ -23,13 +23,13 @@ const TAKES: u32 = 20;
 /// While another transaction holds what it needs, it is tried again after these pauses.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(1);
-/// After so long it says what it waits for.
+/// After so long it reports what it waits for.
 const REPORT_AFTER: Duration = Duration::from_secs(3);
 
 /// What is to be done, and what has come of it so far.
 #[derive(Debug)]
 pub struct Import {
-    queue: Database,
+    database: Database,
     plan: ImportPlan,
     /// Of one batch, about.
     rows: u32,
@@ -56,11 +56,11 @@ pub struct ImportEnded {
     pub before: u64,
 }
 
-/// Why it could not go on.
+/// Why it could not continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     #[error(transparent)]
-    Queue(#[from] DatabaseError),
+    Database(#[from] DatabaseError),
     #[error("{holder} is at work on an import of this table; it can be gone on with when that has ended")]
     AtWork { holder: String },
     #[error(
@@ -93,8 +93,8 @@ struct Position {
 impl Import {
     /// `rows`: of one batch, about. `holder`: this machine and process, for people.
     #[must_use]
-    pub fn new(queue: Database, plan: ImportPlan, rows: u32, holder: String) -> Self {
-        Self { queue, plan, rows, holder, fence: Fence(rand::random()), progress: Mutex::default() }
+    pub fn new(database: Database, plan: ImportPlan, rows: u32, holder: String) -> Self {
+        Self { database, plan, rows, holder, fence: Fence(rand::random()), progress: Mutex::default() }
     }
 
     #[must_use]
@@ -114,16 +114,16 @@ impl Import {
         self.lock().waits.clone()
     }
 
-    /// Imports from where an earlier run has ended, or from the first row on if that was complete, or if `anew`; until `stop`, which
-    /// ends it after a batch.
+    /// Imports from where an earlier run has ended, or from the first row on if that was complete, or if `anew`; until
+    /// `stop`, which ends it after a batch.
     pub async fn run(&self, anew: bool, stop: &CancellationToken) -> Result<ImportEnded, ImportError> {
         let Some(place) = self.take(anew, stop).await? else { return Ok(self.ended(false)) };
         let ended = tokio::select! {
             ended = self.go_on(place, stop) => ended,
             () = self.until_lost() => Err(ImportError::TakenOver),
         };
-        // What kept it from going on is the error to tell; without this the next run waits for a moment.
-        let _ = self.queue.release_import(&self.plan, self.fence).await;
+        // The error that ended it is the one to report; without this release the next run waits for a moment.
+        let _ = self.database.release_import(&self.plan, self.fence).await;
         ended
     }
 
@@ -132,10 +132,11 @@ impl Import {
         let mut after: Option<String> = None;
         while !stop.is_cancelled() {
             let bound =
-                retry_while_down(async || self.queue.import_bound(&self.plan, after.as_deref(), self.rows).await)
+                retry_while_down(async || self.database.import_bound(&self.plan, after.as_deref(), self.rows).await)
                     .await?;
             let counted =
-                retry_while_down(async || self.queue.import_count(&self.plan, after.as_deref(), &bound).await).await?;
+                retry_while_down(async || self.database.import_count(&self.plan, after.as_deref(), &bound).await)
+                    .await?;
             self.lock().tally.add(counted);
             match bound {
                 BatchEnd::Key(key) => after = Some(key),
@@ -145,14 +146,15 @@ impl Import {
         Ok(self.ended(false))
     }
 
-    /// Returns where to begin; `None`: it was stopped. A process that died a moment ago is waited for, a living one is not.
+    /// Returns where to begin; `None`: it was stopped. A process that died a moment ago is waited for, a living one is
+    /// not.
     async fn take(&self, anew: bool, stop: &CancellationToken) -> Result<Option<Position>, ImportError> {
         let mut alive: Option<(Option<Fence>, Instant)> = None;
         for takes in 0.. {
             if stop.is_cancelled() {
                 return Ok(None);
             }
-            let row = retry_while_down(async || self.queue.import_row(&self.plan).await).await?;
+            let row = retry_while_down(async || self.database.import_row(&self.plan).await).await?;
             if let Some(row) = row.as_ref().filter(|row| row.held_by == Some(self.fence)) {
                 return Ok(Some(self.place(row, true)));
             }
@@ -170,7 +172,7 @@ impl Import {
                 tokio::time::sleep(WATCH_EVERY).await;
                 continue;
             }
-            // It writes to the row for longer than it said that it would.
+            // It writes to the row for longer than its claim lasts.
             if takes > TAKES && alive.is_none() {
                 return Err(ImportError::AtWork { holder: holder() });
             }
@@ -183,7 +185,7 @@ impl Import {
             let before = row.as_ref().and_then(|row| row.held_by);
             let take = async || {
                 let anew = usable.is_none();
-                self.queue.claim_import(&self.plan, self.fence, &self.holder, before, anew).await
+                self.database.claim_import(&self.plan, self.fence, &self.holder, before, anew).await
             };
             if !retry_while_down(take).await? {
                 tokio::time::sleep(WATCH_EVERY).await;
@@ -213,7 +215,7 @@ impl Import {
                 }
                 // An answer was lost, and the batch was not; or another process has the import by now.
                 Ok(None) => {
-                    let row = retry_while_down(async || self.queue.import_row(&self.plan).await).await?;
+                    let row = retry_while_down(async || self.database.import_row(&self.plan).await).await?;
                     let row = row.filter(|row| row.held_by == Some(self.fence)).ok_or(ImportError::TakenOver)?;
                     Position { reached, ended } = self.place(&row, false);
                 }
@@ -237,8 +239,8 @@ impl Import {
     }
 
     async fn batch(&self, after: Option<&str>, rows: u32) -> Result<Option<(BatchEnd, ImportTally)>, DatabaseError> {
-        let bound = self.queue.import_bound(&self.plan, after, rows).await?;
-        let tally = self.queue.import_batch(&self.plan, self.fence, after, &bound).await?;
+        let bound = self.database.import_bound(&self.plan, after, rows).await?;
+        let tally = self.database.import_batch(&self.plan, self.fence, after, &bound).await?;
         Ok(tally.map(|tally| (bound, tally)))
     }
 
@@ -246,8 +248,8 @@ impl Import {
     async fn until_lost(&self) {
         loop {
             tokio::time::sleep(KEEP_EVERY).await;
-            // What goes wrong here goes wrong with the next batch too, which tells it.
-            if let Ok(false) = self.queue.renew_import(&self.plan, self.fence).await {
+            // An error here occurs with the next batch too, which reports it.
+            if let Ok(false) = self.database.renew_import(&self.plan, self.fence).await {
                 return;
             }
         }

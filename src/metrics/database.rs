@@ -94,7 +94,7 @@ static UPLOADS_UNFINISHED: Gauge = gauge(
 static NOTIFICATION_QUEUE_USAGE: Gauge = gauge(
     "copyhold_notification_queue_usage",
     None,
-    "Share of PostgreSQL's queue of notices that is taken, 0 to 1, as the listener saw it last.",
+    "Share of PostgreSQL's notification queue in use, 0 to 1, as the listener saw it last.",
 );
 
 static ALL: [&Gauge; 18] = [
@@ -208,7 +208,7 @@ pub(crate) fn notification_queue(usage: f64) {
     FIGURES.replace(&NOTIFICATION_QUEUE_USAGE, HOLDS, [(String::new(), usage)]);
 }
 
-/// Appends what PostgreSQL said last, as far as that is still good.
+/// Appends what PostgreSQL returned last, as far as that is still valid.
 pub(super) fn render(text: &mut String) {
     FIGURES.render(text, &ALL, Instant::now());
 }

@@ -1,9 +1,9 @@
-//! Writes families in Prometheus' text format, for values that the recorder cannot hold: with fractions in a counter, or
-//! with an end.
+//! Writes families in Prometheus' text format, for values that the recorder cannot hold: with fractions in a counter,
+//! or with an end.
 
 use std::fmt::Write as _;
 
-/// What `# TYPE` says.
+/// The type in the `# TYPE` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Counter,

@@ -25,7 +25,7 @@ pub(super) struct Gauge {
 pub(super) enum WhenOld {
     /// Nothing.
     LeftOut,
-    /// The value: it is a time, or belongs to one, and says itself how old it is.
+    /// The value: it is a time, or belongs to one, and shows itself how old it is.
     Kept,
     /// 0, also while nothing was read yet.
     Zero,

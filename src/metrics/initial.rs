@@ -79,7 +79,7 @@ const STATEMENTS: [&str; 38] = [
     "lease::upload_began",
 ];
 
-/// Makes the series of a daemon that is configured for `replicas`.
+/// Sets the counters of a daemon that is configured for `replicas` to 0, so that a scrape shows them before they rise.
 pub(crate) fn initialise(replicas: &[ReplicaName]) {
     for name in COUNTERS {
         counter!(name).absolute(0);

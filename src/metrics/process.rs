@@ -4,7 +4,7 @@ use metrics_process::collector::{Metrics, collect};
 
 use super::exposition::{Kind, write};
 
-/// Appends what the system says of this process at this moment.
+/// Appends what the operating system reports of this process at this moment.
 pub(super) fn render(text: &mut String) {
     families(text, &collect());
 }

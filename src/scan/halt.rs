@@ -11,9 +11,9 @@ pub enum ScanError {
     #[error("told to stop")]
     Stopped,
     #[error("replica {0}: {1}")]
-    ListingError(ReplicaName, ListingError),
+    Listing(ReplicaName, ListingError),
     #[error("{0}")]
-    Queue(DatabaseError),
+    Database(DatabaseError),
     #[error("another process is at this scan, and goes on with it: there is nothing to do here")]
     AtWork,
     #[error("another process has taken this scan over, and goes on with it")]

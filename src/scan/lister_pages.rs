@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::{error::ListingError, lister::Lister};
 
-/// Pages without a key that may follow one another. A page passes over a thousand hidden entries or more (delete markers, say),
-/// so that a million in a row are still passed over; at the usual pace these pages take 20 s.
+/// Pages without a key that may follow one another. A page passes over a thousand hidden entries or more (delete
+/// markers, say), so that a million in a row are still passed over; at the usual pace these pages take 20 s.
 pub(super) const EMPTY_PAGES: u64 = 1_000;
 
 /// Goes through the keys of one range of a bucket, page by page, and sees that they rise.
@@ -84,8 +84,8 @@ impl<'a> ListerPages<'a> {
         Ok(Some(next))
     }
 
-    /// Of pages without keys, which show no order, sees that they do not lead back to one of them, nor on for ever. One place is held, and
-    /// replaced after 1, 2, 4, … pages: a circle of any length comes to it while it is.
+    /// Of pages without keys, which show no order, sees that they do not lead back to one of them, nor on for ever. One
+    /// place is held, and replaced after 1, 2, 4, … pages: a circle of any length comes to it while it is.
     fn never_met(&mut self, next: Option<ListPosition>, empty: bool) -> Result<Option<ListPosition>, ListingError> {
         if !empty {
             (self.empty, self.met) = (0, None);
@@ -102,9 +102,11 @@ impl<'a> ListerPages<'a> {
         Ok(next)
     }
 
-    /// Those of the range, and whether the page has gone beyond it. Not every store heeds prefixes, or where it was to begin.
+    /// Those of the range, and whether the page has gone beyond it. Not every store heeds prefixes, or where it was to
+    /// begin.
     ///
-    /// Objects that a probe had to leave behind are left out: they are not to be copied. Also what lies beyond the range must be in order: or else keys of the range may lie behind it.
+    /// Objects that a probe had to leave behind are left out: they are not to be copied. Also what lies beyond the
+    /// range must be in order: or else keys of the range may lie behind it.
     fn pick(&mut self, listed: Vec<ListedObject>) -> Result<(Vec<ListedObject>, bool), ListingError> {
         let (prefix, after) = (self.range.prefix.as_bytes(), self.range.after.as_deref().map(str::as_bytes));
         let through = self.range.through.as_deref().map(str::as_bytes);

@@ -35,8 +35,8 @@ impl<'a> PeerListing<'a> {
         });
     }
 
-    /// When the listing was asked for that this shows: the same content, as surely as ETags can tell. To be asked in the order
-    /// of keys. That it is not, or not the same, says nothing.
+    /// When the listing was asked for that this shows: the same content, as surely as ETags can tell. To be asked in
+    /// the order of keys. That it is not, or not the same, says nothing.
     pub(super) async fn same(&mut self, object: &ListedObject, of: &Profile) -> Result<Option<Instant>, ListingError> {
         loop {
             while self.listed.pop_front_if(|listed| listed.bytes() < object.bytes()).is_some() {}

@@ -12,8 +12,8 @@ use super::{error::ListingError, lister::Lister};
 const DELIMITER: &str = "/";
 /// How deep one looks for a place where keys differ.
 const LEVELS: usize = 5;
-/// Parts of one prefix at most: the smaller they are, the more even is what is listed at the same time. Each costs a page
-/// that is not full.
+/// Parts of one prefix at most: the smaller they are, the more even is what is listed at the same time. Each costs a
+/// page that is not full.
 const PARTS: usize = 32;
 
 /// The prefixes in their order, without those that lie within another; all keys, if there are none.
@@ -49,8 +49,8 @@ fn cut(prefix: &str, hints: Vec<String>) -> Vec<KeyRange> {
 }
 
 /// Returns where the folders on a page end: behind all that is in one, and before what comes next, in the order of
-/// bytes and in that of a file system as well, which would have all of `a/` before `a-`. Then what is out of order lies within a
-/// part, and is seen.
+/// bytes and in that of a file system as well, which would have all of `a/` before `a-`. Then what is out of order lies
+/// within a part, and is seen.
 fn ends(at: &str, page: &ListPage) -> Vec<String> {
     let folders: BTreeSet<_> = page.prefixes.iter().map(String::as_str).collect();
     let last = folders.last().copied().unwrap_or_default();

@@ -57,12 +57,12 @@ impl RequestSpacing {
         }
     }
 
-    /// It asked to be spared; for so long, if it said so.
+    /// Records that the store asked to be spared; for so long, if it stated a time.
     pub(crate) fn throttled(&self, retry_after: Option<Duration>) {
         let now = Instant::now();
         let mut state = self.lock();
-        if let Some(told) = retry_after {
-            state.next = state.next.max(now + told.min(LONGEST_PAUSE));
+        if let Some(requested) = retry_after {
+            state.next = state.next.max(now + requested.min(LONGEST_PAUSE));
         }
         let lately = SLOWER_AT_MOST_EVERY.max(state.spacing);
         if state.slowed_at.is_some_and(|at| now.saturating_duration_since(at) < lately) {
@@ -117,8 +117,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_store_that_says_how_long_is_left_alone_for_that_time_within_reason() {
         let rate = RequestSpacing::new(1000.0);
-        for (told, waited) in [(7, 7), (3600, 30)] {
-            rate.throttled(Some(Duration::from_secs(told)));
+        for (requested, waited) in [(7, 7), (3600, 30)] {
+            rate.throttled(Some(Duration::from_secs(requested)));
             let asked = Instant::now();
             rate.turn().await;
             assert_eq!(asked.elapsed(), Duration::from_secs(waited));

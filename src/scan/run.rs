@@ -23,14 +23,14 @@ use super::{
     write::{Entry, RangeProgress, Registrar},
 };
 
-/// A process that has not said for so long that it is at a scan is taken for dead.
+/// A process that has not renewed its claim of a scan for so long is presumed dead.
 const HOLD: Duration = Duration::from_secs(6);
 const HOLD_EVERY: Duration = Duration::from_secs(2);
 
 /// A bucket that is to be listed, and how.
 #[derive(Debug)]
 pub struct Scan {
-    queue: Database,
+    database: Database,
     lister: Lister,
     /// Other replicas, whose copies are adopted.
     peers: Vec<Lister>,
@@ -63,8 +63,14 @@ pub struct ScanResult {
 impl Scan {
     /// `arguments` must be what `lister` and `peers` are made of.
     #[must_use]
-    pub fn new(queue: Database, lister: Lister, peers: Vec<Lister>, arguments: ScanArguments, parallel: usize) -> Self {
-        Self { queue, lister, peers, arguments, parallel, progress: Progress::default() }
+    pub fn new(
+        database: Database,
+        lister: Lister,
+        peers: Vec<Lister>,
+        arguments: ScanArguments,
+        parallel: usize,
+    ) -> Self {
+        Self { database, lister, peers, arguments, parallel, progress: Progress::default() }
     }
 
     #[must_use]
@@ -97,7 +103,7 @@ impl Scan {
             counts: copyhold_db::walk::ScanCounts::default(),
             unusable_example: None,
         });
-        let registrar = Registrar::DryRun { queue: &self.queue, holder: self.lister.name() };
+        let registrar = Registrar::DryRun { database: &self.database, holder: self.lister.name() };
         self.work(&registrar, parts.collect(), stop).await
     }
 
@@ -107,7 +113,7 @@ impl Scan {
         resumed: &mut Option<i64>,
         stop: &CancellationToken,
     ) -> Result<(), ScanError> {
-        // Drawn anew by each process.
+        // Drawn by each process.
         let me = ScanHolder(rand::random());
         let scan = match self.take(begin, me, stop).await? {
             (scan, None) => scan,
@@ -116,18 +122,19 @@ impl Scan {
                 scan
             }
         };
-        let parts = retry_while_down(async || self.queue.scan_parts(scan).await).await.map_err(ScanError::Queue)?;
-        let registrar = Registrar::Write { queue: &self.queue, scan, holder: self.lister.name() };
+        let parts =
+            retry_while_down(async || self.database.scan_parts(scan).await).await.map_err(ScanError::Database)?;
+        let registrar = Registrar::Write { database: &self.database, scan, holder: self.lister.name() };
         let ran = tokio::select! {
             ran = self.work(&registrar, parts, stop) => ran,
             halt = self.hold(scan, me) => Err(halt),
         };
         if ran.is_err() {
-            // Without it, the next must wait until we are taken for dead.
-            let _ = self.queue.release_scan(scan, me).await;
+            // Without it, the next must wait until we are presumed dead.
+            let _ = self.database.release_scan(scan, me).await;
             return ran;
         }
-        let ended = retry_while_down(async || self.queue.end_scan(scan).await).await.map_err(ScanError::Queue)?;
+        let ended = retry_while_down(async || self.database.end_scan(scan).await).await.map_err(ScanError::Database)?;
         if ended { Ok(()) } else { Err(ScanError::Elsewhere) }
     }
 
@@ -138,17 +145,17 @@ impl Scan {
         me: ScanHolder,
         stop: &CancellationToken,
     ) -> Result<(ScanId, Option<i64>), ScanError> {
-        let (queue, replica) = (&self.queue, self.lister.name());
+        let (database, replica) = (&self.database, self.lister.name());
         let mut forgets = begin == Begin::FromStart;
         loop {
-            let found = retry_while_down(async || queue.unfinished_scan(replica, &self.arguments).await).await;
-            let Some(found) = found.map_err(ScanError::Queue)? else {
+            let found = retry_while_down(async || database.unfinished_scan(replica, &self.arguments).await).await;
+            let Some(found) = found.map_err(ScanError::Database)? else {
                 let ranges = self.ranges(stop).await?;
                 // Where an answer was lost and it was asked again, it has begun, and is found as ours.
                 let entered =
-                    retry_while_down(async || queue.begin_scan(replica, &self.arguments, &ranges, me, HOLD).await)
+                    retry_while_down(async || database.begin_scan(replica, &self.arguments, &ranges, me, HOLD).await)
                         .await;
-                match entered.map_err(ScanError::Queue)? {
+                match entered.map_err(ScanError::Database)? {
                     Some(scan) => return Ok((scan, None)),
                     // Another process was faster.
                     None => continue,
@@ -159,7 +166,7 @@ impl Scan {
             if !std::mem::take(&mut forgets) {
                 return Ok((id, Some(started_at)));
             }
-            retry_while_down(async || queue.forget_scan(id).await).await.map_err(ScanError::Queue)?;
+            retry_while_down(async || database.forget_scan(id).await).await.map_err(ScanError::Database)?;
         }
     }
 
@@ -170,8 +177,8 @@ impl Scan {
         me: ScanHolder,
         stop: &CancellationToken,
     ) -> Result<(), ScanError> {
-        let hold = async || retry_while_down(async || self.queue.claim_scan(found.id, me, HOLD).await).await;
-        if hold().await.map_err(ScanError::Queue)? {
+        let hold = async || retry_while_down(async || self.database.claim_scan(found.id, me, HOLD).await).await;
+        if hold().await.map_err(ScanError::Database)? {
             return Ok(());
         }
         self.progress.waits_for("another process that was at this scan, to see whether it still lives".into());
@@ -179,7 +186,7 @@ impl Scan {
         if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
             return Err(ScanError::Stopped);
         }
-        if hold().await.map_err(ScanError::Queue)? { Ok(()) } else { Err(ScanError::AtWork) }
+        if hold().await.map_err(ScanError::Database)? { Ok(()) } else { Err(ScanError::AtWork) }
     }
 
     /// Says again and again that this process is at it; ends only when it is not.
@@ -187,7 +194,7 @@ impl Scan {
         loop {
             tokio::time::sleep(HOLD_EVERY).await;
             // What is not known is seen by the next page: it goes on only from where the one before has ended.
-            if let Ok(false) = self.queue.claim_scan(scan, me, HOLD).await {
+            if let Ok(false) = self.database.claim_scan(scan, me, HOLD).await {
                 return ScanError::Elsewhere;
             }
         }
@@ -203,7 +210,7 @@ impl Scan {
         Ok(ranges)
     }
 
-    /// Several parts at the same time. The first that cannot go on ends the others, after their page.
+    /// Several parts at the same time. The first that cannot continue ends the others, after their page.
     async fn work(
         &self,
         registrar: &Registrar<'_>,
@@ -254,7 +261,8 @@ impl Scan {
         Ok(())
     }
 
-    /// Which other replicas show the same of each. A listing that fails says nothing, and nothing more is taken from it.
+    /// Which other replicas show the same of each. A listing that fails says nothing, and nothing more is taken from
+    /// it.
     async fn compare(
         &self,
         objects: Vec<ListedObject>,
@@ -286,6 +294,6 @@ impl Scan {
     }
 
     fn error(&self, error: ListingError) -> ScanError {
-        ScanError::ListingError(self.lister.name().clone(), error)
+        ScanError::Listing(self.lister.name().clone(), error)
     }
 }

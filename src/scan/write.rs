@@ -24,8 +24,8 @@ const REFUSED_AT_MOST: u32 = 10;
 /// What becomes of what is listed.
 #[derive(Debug)]
 pub(super) enum Registrar<'a> {
-    Write { queue: &'a Database, scan: ScanId, holder: &'a ReplicaName },
-    DryRun { queue: &'a Database, holder: &'a ReplicaName },
+    Write { database: &'a Database, scan: ScanId, holder: &'a ReplicaName },
+    DryRun { database: &'a Database, holder: &'a ReplicaName },
 }
 
 impl Registrar<'_> {
@@ -68,10 +68,10 @@ impl<'a> RangeProgress<'a> {
         Self { index, part, carried: (0, None), progress }
     }
 
-    /// Writes what was listed, all of it or as much as goes at once.
+    /// Writes what was listed, in one statement or in several.
     ///
-    /// A page with a key that an application's open transaction has registered would wait for its end: then what stands
-    /// before that key is written, and it alone is waited for, without holding anything.
+    /// A statement that registers a key which an open transaction has registered would wait for that transaction. So the
+    /// entries before that key are written first. The scan then waits for the key alone, and holds no row meanwhile.
     pub(super) async fn write(
         &mut self,
         registrar: &Registrar<'_>,
@@ -111,7 +111,7 @@ impl<'a> RangeProgress<'a> {
                                 entries[0] = Entry::Unusable(why);
                                 most = entries.len();
                             }
-                            _ => return Err(ScanError::Queue(error)),
+                            _ => return Err(ScanError::Database(error)),
                         }
                         continue;
                     }
@@ -196,12 +196,13 @@ impl<'a> RangeProgress<'a> {
         last: Option<&ObjectKey>,
         ends: bool,
     ) -> Result<WriteResult, ScanError> {
-        let (queue, scan) = match registrar {
-            Registrar::Write { queue, scan, .. } => (queue, scan),
-            Registrar::DryRun { queue, .. } => {
+        let (database, scan) = match registrar {
+            Registrar::Write { database, scan, .. } => (database, scan),
+            Registrar::DryRun { database, .. } => {
                 let mut counts = self.part.counts;
-                counts +=
-                    retry_while_down(async || queue.preview_page(listed).await).await.map_err(ScanError::Queue)?;
+                counts += retry_while_down(async || database.preview_page(listed).await)
+                    .await
+                    .map_err(ScanError::Database)?;
                 return Ok(WriteResult::Written(counts));
             }
         };
@@ -209,12 +210,13 @@ impl<'a> RangeProgress<'a> {
         let page = ScanPage { scan: *scan, part: self.part.number, from, reached, done: ends };
         let (begun, mut perhaps) = (Instant::now(), false);
         loop {
-            match queue.register_page(&page, listed).await {
+            match database.register_page(&page, listed).await {
                 Ok(PageResult::Registered(counts)) => return Ok(WriteResult::Written(counts)),
                 // It may have been carried out and its answer lost.
                 Ok(PageResult::Elsewhere) if perhaps => {
-                    let parts =
-                        retry_while_down(async || queue.scan_parts(*scan).await).await.map_err(ScanError::Queue)?;
+                    let parts = retry_while_down(async || database.scan_parts(*scan).await)
+                        .await
+                        .map_err(ScanError::Database)?;
                     let now = parts.into_iter().find(|part| part.number == page.part).ok_or(ScanError::Elsewhere)?;
                     let as_written = now.done == ends && now.reached.as_deref() == reached.or(from);
                     return if as_written { Ok(WriteResult::Written(now.counts)) } else { Err(ScanError::Elsewhere) };
@@ -226,7 +228,7 @@ impl<'a> RangeProgress<'a> {
                     perhaps |= DatabaseError::outcome_unknown(&error);
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
-                Err(error) => return Err(ScanError::Queue(error)),
+                Err(error) => return Err(ScanError::Database(error)),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use copyhold_core::domain::micros;
 
-/// More than this between two looks at both clocks is a step and not noise.
+/// More than this between two readings of both clocks is a step and not noise.
 const TOLERATED: Duration = Duration::from_secs(5);
 
 /// Compares how far the database's clock moved with how far ours did, which never steps.
@@ -17,7 +17,7 @@ pub(super) struct ClockWatch {
     lease_time: Duration,
 }
 
-/// What a look at the clocks says.
+/// The result of comparing the clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClockTrust {
     /// It may be compared with.

@@ -27,10 +27,10 @@ const REFUSED: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct InboxMover {
     pub duties: Duties,
-    /// Heard when there may be events.
+    /// Woken when there may be events.
     pub wake: WakeReceiver,
     pub idle: IdleRegistration,
-    /// For this process's own readers of the log, who may not hear of it.
+    /// Wakes this process's own readers of the log, which may not be notified.
     pub grows: WakeSender,
 }
 

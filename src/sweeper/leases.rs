@@ -37,13 +37,13 @@ impl Sweeper {
     /// Sweeps until `drain`.
     pub async fn run(self, drain: CancellationToken) {
         let mut watch = ClockWatch::new(self.lease_time);
-        let complaint = LogThrottle::new();
+        let throttle = LogThrottle::new();
         loop {
             match self.sweep(&mut watch).await {
-                Ok(()) => complaint.is_over(),
+                Ok(()) => throttle.is_over(),
                 Err(error) => {
                     metrics::database_error("lease::reclaim");
-                    complaint.fails(|times| {
+                    throttle.fails(|times| {
                         warn!(error = %error, times, "Could not query expired leases; trying again");
                     });
                 }

@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_hours(1);
 /// Partitions dropped in one go at most; the rest is the next sweep's.
 const AT_ONCE: usize = 32;
 
-/// Keeps the log within its retention: partitions are made ahead, and the old ones dropped. Several daemons may run it; one
-/// acts at a time.
+/// Keeps the log within its retention: partitions are made ahead, and the old ones dropped. Several daemons may run it;
+/// one acts at a time.
 #[derive(Debug)]
 pub struct LogSweeper {
     pub duties: Duties,
@@ -25,7 +25,7 @@ pub struct LogSweeper {
     pub retention: Retention,
 }
 
-/// How one duty has gone lately.
+/// The recent results of one duty.
 #[derive(Debug, Default)]
 struct DutyLog {
     failing_since: Option<Instant>,

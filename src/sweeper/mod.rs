@@ -1,6 +1,6 @@
-//! What dead workers left behind, here and at the stores, the figures of the backlog, the log's size and what other programs
-//! put into it: duties that one daemon at a time performs. And two that each performs: it warns where daemons differ, and
-//! looks after sequences.
+//! What dead workers left behind, here and at the stores, the figures of the backlog, the log's size and what other
+//! programs put into it: duties that one daemon at a time performs. And two that each performs: it warns where daemons
+//! differ, and looks after sequences.
 
 mod clock;
 mod differences;
@@ -28,7 +28,8 @@ use crate::{metrics, wakeup::jitter::jittered};
 
 /// How often it is asked whether the backlog is to be counted; the statement itself decides.
 const BACKLOG_EVERY: Duration = Duration::from_secs(2);
-/// A count that came to nothing has cost as much as one that did not: this daemon tries again after this many times as long.
+/// A count that came to nothing has cost as much as one that did not: this daemon tries again after this many times as
+/// long.
 const REST_AFTER_FAILURE: u32 = 50;
 
 /// Keeps the table `backlog` up to date until `drain`.

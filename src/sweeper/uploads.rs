@@ -15,36 +15,36 @@ use tracing::{debug, info, warn};
 
 use crate::{metrics, wakeup::jitter::jittered};
 
-/// An upload whose name its daemon never received is looked for from this long before its intent was written
-/// down, because the machines of a store differ, and whole seconds round, ...
+/// An upload whose id its daemon never received is searched for from this long before its intent was recorded,
+/// because the machines of a store differ, and whole seconds round, ...
 const WINDOW_BEFORE: Duration = Duration::from_mins(1);
 /// ... to this long after. The call that begins an upload is given up after a minute, its retry included; before it,
 /// while the store throttles, it may have waited for its turn, some minutes at most where there is any progress.
 /// Longer would be no safer: what is found in it is aborted, and it might be another program's.
 const WINDOW_AFTER: Duration = Duration::from_mins(5);
-/// An upload whose name can never be found out, because its store does not let us list, is forgotten.
+/// An upload whose id can never be found out, because its store does not let us list, is forgotten.
 const NAMELESS_FOR: Duration = Duration::from_hours(3 * 24);
 /// An upload that the store has refused to abort for so long is forgotten.
 const CONDEMNED_FOR: Duration = Duration::from_hours(30 * 24);
-/// After so many failures in a row the store is left alone until the next look.
+/// After so many failures in a row the store is not asked until the next round.
 const FAILURES: u32 = 3;
-/// Half of the time for which no other daemon looks at the same uploads; one call more may take a minute.
+/// Half of the time for which no other daemon checks the same uploads; one call more may take a minute.
 const ROUND: Duration = UPLOAD_CHECK_INTERVAL.checked_div(2).expect("two is not zero");
-/// How often rows of replicas that no daemon serves any more are looked for.
+/// How often rows of replicas that no daemon serves any more are searched for.
 const UNSERVED_EVERY: Duration = Duration::from_hours(1);
 
-/// Aborts the unfinished uploads that no daemon will go on with. Every daemon looks; each upload is
-/// aborted by the one that has taken it, for a stated time, in PostgreSQL. No transaction is open meanwhile.
+/// Aborts the unfinished uploads that no daemon will continue. Every daemon checks; each upload is aborted by the one
+/// that has claimed it in PostgreSQL, for a stated time. No transaction is open meanwhile.
 ///
 /// Others' uploads are never touched: only those whose name is in a row of ours, and those that were begun of the same
-/// key at the time of an intent of ours whose upload's name was never heard.
+/// key at the time of an intent of ours for which the store's answer was lost.
 pub struct OrphanedUploads {
     pub duties: Duties,
     pub stores: Vec<Arc<Store>>,
     /// What may be done at a replica at the moment.
     pub scope: AbortScopes,
     pub every: Duration,
-    /// After this time nothing that a dead holder has sent still arrives at a store, and no lease of his stands.
+    /// After this time nothing that a dead holder has sent still arrives at a store, and no lease of it is in force.
     pub quiet: Duration,
 }
 
@@ -65,7 +65,7 @@ pub enum AbortScope {
 #[derive(Debug, Default)]
 struct ReplicaLogState {
     failure_logged: bool,
-    /// It has been said that uploads cannot be listed.
+    /// It was logged that uploads cannot be listed.
     unlistable_logged: bool,
 }
 
@@ -138,7 +138,7 @@ impl OrphanedUploads {
         }
     }
 
-    /// Aborts these. `false`: the store fails too often to go on.
+    /// Aborts these. `false`: the store fails too often to continue.
     async fn clear(
         &self,
         store: &Store,
@@ -194,7 +194,7 @@ impl OrphanedUploads {
         Ok(failures < FAILURES)
     }
 
-    /// `age`: since its intent was written down.
+    /// `age`: since its intent was recorded.
     async fn abort(
         &self,
         store: &Store,
@@ -212,7 +212,7 @@ impl OrphanedUploads {
             (None, AbortScope::Named | AbortScope::None) => Vec::new(),
         };
         for upload in &uploads {
-            // Of one that the store does not know any more it says that it is done.
+            // For one that the store does not know any more, it answers that it is done.
             if let Err(error) = store.abort_multipart(&one.key, upload).await {
                 return Ok(AbortResult::Failed(error));
             }
@@ -266,7 +266,7 @@ impl OrphanedUploads {
     }
 }
 
-/// It is no passing trouble of the store: it does not know the call, or these credentials may not make it.
+/// Whether it is no transient error of the store: it does not know the call, or these credentials may not make it.
 fn cannot_list(reason: Reason) -> bool {
     matches!(reason, Reason::Denied | Reason::Unsupported | Reason::Refused | Reason::RefusedOnTheWay)
 }

@@ -1,4 +1,5 @@
-//! Registers this daemon as idle in PostgreSQL, so that an INSERT notifies it; and when it looks for work all the same.
+//! Registers this daemon as idle in PostgreSQL, so that an INSERT notifies it; and decides when it looks for work all
+//! the same.
 
 use std::time::Duration;
 
@@ -14,25 +15,25 @@ use crate::metrics;
 
 /// Upper bound on pickup latency when no notification arrives.
 pub const POLL: Duration = Duration::from_secs(5);
-/// Between two tries while PostgreSQL is unavailable.
+/// Between two attempts while PostgreSQL is unavailable.
 pub const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// When the daemon looks again after it has registered as idle: a transaction that did not see the registration may commit
-/// later.
+/// When the daemon looks again after it has registered as idle: a transaction that did not see the registration may
+/// commit later.
 const AFTER_REGISTERING: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_secs(1)];
 
 /// Whether this daemon is registered as idle. While any daemon is, every INSERT sends a NOTIFY.
 #[derive(Debug)]
 pub struct IdleRegistration {
-    queue: Database,
+    database: Database,
     daemon: DaemonId,
     kind: IdleKind,
     listen_status: ListenStatus,
     state: Registration,
-    /// How many others look first when all are notified.
+    /// How many other daemons look first when all are notified.
     pub stagger: StaggeredWakeup,
 }
 
-/// What the table says of this daemon.
+/// How the table lists this daemon.
 #[derive(Debug, Clone, Copy)]
 enum Registration {
     /// It works, and need not be notified.
@@ -64,8 +65,15 @@ impl WaitFor {
 impl IdleRegistration {
     /// Not registered.
     #[must_use]
-    pub fn new(queue: Database, daemon: DaemonId, kind: IdleKind, listen_status: ListenStatus) -> Self {
-        Self { queue, daemon, kind, listen_status, state: Registration::Cleared, stagger: StaggeredWakeup::default() }
+    pub fn new(database: Database, daemon: DaemonId, kind: IdleKind, listen_status: ListenStatus) -> Self {
+        Self {
+            database,
+            daemon,
+            kind,
+            listen_status,
+            state: Registration::Cleared,
+            stagger: StaggeredWakeup::default(),
+        }
     }
 
     /// Whether it is registered and has not cleared that.
@@ -112,7 +120,7 @@ impl IdleRegistration {
     }
 
     async fn write(&mut self, sleeping: bool) -> bool {
-        match self.queue.set_idle(self.daemon, self.kind, sleeping).await {
+        match self.database.set_idle(self.daemon, self.kind, sleeping).await {
             Ok(before) => {
                 self.stagger.set_ahead(before);
                 true

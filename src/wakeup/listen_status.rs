@@ -35,8 +35,8 @@ impl ListenStatusSender {
 }
 
 impl ListenStatus {
-    /// Whether notifications arrive. Do not register as idle while LISTEN is down: every INSERT would pay for a NOTIFY that
-    /// is not received.
+    /// Whether notifications arrive. Do not register as idle while LISTEN is down: every INSERT would pay for a NOTIFY
+    /// that is not received.
     #[must_use]
     pub fn is_listening(&self) -> bool {
         *self.0.borrow()

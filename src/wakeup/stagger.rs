@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A daemon's place among those that a notification wakes: the first takes the work before the others look.
+/// A daemon's position among those that a notification wakes: the first claims the work before the others look.
 #[derive(Debug, Default)]
 pub struct StaggeredWakeup {
     ahead: u32,
@@ -33,8 +33,8 @@ impl StaggeredWakeup {
         Self::STEP.saturating_mul(steps).min(Self::LONGEST)
     }
 
-    /// Records the result of a look. Where the first daemon takes all work the others look ever later, so that one look serves
-    /// several notifications.
+    /// Records the result of a look. Where the first daemon takes all work the others look ever later, so that one look
+    /// serves several notifications.
     pub fn record(&mut self, something: bool) {
         self.empty_in_a_row = if something { 0 } else { self.empty_in_a_row.saturating_add(1) };
     }

@@ -40,8 +40,8 @@ impl WakeReceiver {
         }
     }
 
-    /// Returns at the first signal since [`WakeReceiver::arm`], or after `poll_every` ± 20 %, so that many daemons spread
-    /// out. `true`: there was a signal.
+    /// Returns at the first signal since [`WakeReceiver::arm`], or after `poll_every` ± 20 %, so that many daemons
+    /// spread out. `true`: there was a signal.
     pub async fn wait(&mut self, poll_every: Duration) -> bool {
         let poll = jittered(poll_every);
         tokio::select! {

@@ -26,7 +26,7 @@ pub enum SlotPool {
 pub type Slot = OwnedSemaphorePermit;
 
 impl Slots {
-    /// `reserved` of `count` are for fresh objects alone; at least one is for any.
+    /// `reserved` of `count` are for recently registered objects alone; at least one is for any.
     #[must_use]
     pub fn new(count: usize, reserved: usize) -> Self {
         let of = |n| Arc::new(Semaphore::new(n));

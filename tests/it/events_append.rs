@@ -106,7 +106,7 @@ async fn one_event_that_is_wrong_leaves_none_of_its_request() {
         (r#"{"kind": "door.opened"} "x""#.to_owned(), 422, "an event is a JSON object"),
         (r#"{"kind": "door.opened", "text": "\u0000"}"#.to_owned(), 422, "nothing was appended"),
         (large, 413, "65536 bytes at most"),
-        (many.repeat(10_001), 413, "10000 events at most"),
+        (many.repeat(10_001), 413, "at most 10000 events"),
         (r#"{"kind": "door.opened"} {"#.to_owned(), 400, "not JSON"),
         (String::new(), 400, "there is no event"),
         ("x".repeat((1 << 20) + 1), 413, "1048576 bytes at most"),

@@ -194,7 +194,7 @@ async fn after_each_fault_of_the_connection_an_insert_is_claimed_at_once_again()
     proxy.reset();
     eventually("it listens again", async || listening(3).await).await;
     assert_claims_at_once(&harness, &daemon, "after a reset").await;
-    assert_eq!(daemon.log().matches("Lost the connection that listens").count(), 2, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("Lost LISTEN connection").count(), 2, "{}", daemon.log());
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn after_a_restart_of_postgresql_wake_ups_and_events_resume_and_none_is_lo
     harness.value("SELECT copyhold.append_event('{\"kind\": \"a\", \"n\": 1}')").await;
     harness.execute("INSERT INTO copyhold.log_inbox (event_data) VALUES ('{\"kind\": \"a\", \"n\": 2}')").await;
     cluster.kill_server().await.unwrap();
-    daemon.until_logged("Lost the connection that listens").await;
+    daemon.until_logged("Lost LISTEN connection").await;
     cluster.restart().await.unwrap();
     let listens = async || daemon.log().matches("Listening for new objects").count() == 2;
     eventually("it listens again", listens).await;

@@ -71,7 +71,7 @@ async fn a_copy_of_before_that_another_object_overwrites_loses_its_record_and_ot
     daemon.kill().await;
     let daemon = harness.daemon().await;
     register(&harness, &["Photo.jpg"]).await;
-    daemon.until_logged("the record of pHoto.jpg there was taken back").await;
+    daemon.until_logged("revoked the record of pHoto.jpg there").await;
     harness.until("SELECT bool_and((scw IS NULL) = (object_key ILIKE '%hoto.jpg')) FROM copyhold.object_copies").await;
     let events = "SELECT count(*) FROM copyhold.log WHERE event_data->>'kind' = 'copy.lost' AND event_data->>'object_key' = 'pHoto.jpg'";
     assert_eq!(harness.value(events).await.unwrap(), "1");
@@ -103,7 +103,7 @@ async fn the_record_of_an_object_that_such_a_copy_was_written_over_is_taken_back
     register(&harness, &["d/x_y", "other"]).await;
     harness.until("SELECT count(scw) = 2 FROM copyhold.object_copies").await;
     register(&harness, &["d/x:y"]).await;
-    daemon.until_logged("the record of d/x_y there was taken back").await;
+    daemon.until_logged("revoked the record of d/x_y there").await;
     harness.until("SELECT bool_and((scw IS NULL) = (object_key <> 'other')) FROM copyhold.object_copies").await;
     // Copied again it is right, and the other object writes nothing over it any more.
     assert!(harness.run(&["retry", "d/x_y"]).await.status.success());

@@ -44,7 +44,7 @@ async fn a_replica_that_moved_is_filled_anew() {
         text.contains("scw is bucket another at http://") && text.contains("no longer bucket photos-scw"),
         "{text}"
     );
-    assert!(text.contains("move of scw: 2 copies were taken back"), "{text}");
+    assert!(text.contains("move of scw: 2 copies were cleared"), "{text}");
     for key in ["a", "b"] {
         harness.until_copied(key).await;
         assert_eq!(harness.s3.bucket("another").get(key).unwrap(), format!("bytes of {key}"));
@@ -90,7 +90,7 @@ async fn a_move_that_was_killed_goes_on_and_no_proof_survives_it() {
     assert!(text.contains("the move of scw, begun ") && text.contains("`copyhold replica move scw` goes on"), "{text}");
     let (code, text) = said(&harness, &["replica", "move", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("the move of scw begun 20") && text.contains("2 copies were taken back"), "{text}");
+    assert!(text.contains("the move of scw begun 20") && text.contains("2 copies were cleared"), "{text}");
     let _daemon = harness.daemon().await;
     for key in ["a", "b"] {
         harness.until_copied(key).await;

@@ -123,7 +123,7 @@ async fn what_a_migration_that_was_killed_has_not_filled_the_rules_fill_when_the
         migrate(&harness.config).await.unwrap();
         assert_eq!(due(&harness).await, "-");
         let status = printed(&harness.run(&["status"]).await);
-        assert!(status.contains("not applied yet to objects"), "{status}");
+        assert!(status.contains("are not judged by them yet"), "{status}");
         let applied = harness.run(&["rules", "apply"]).await;
         assert_eq!(applied.status.code(), Some(0), "{}", printed(&applied));
         assert_eq!(due(&harness).await, filled);

@@ -98,7 +98,7 @@ async fn a_broken_listening_connection_is_noticed_and_made_anew() {
     let daemon = harness.daemon().await;
     daemon.until_logged("Listening").await;
     harness.until(&format!("SELECT count(pg_terminate_backend(pid)) > 0 {LISTENING}")).await;
-    daemon.until_logged("Lost the connection that listens").await;
+    daemon.until_logged("Lost LISTEN connection").await;
     harness.upload("photo", "bytes").await;
     harness.until_copied("photo").await;
     harness.until(&format!("SELECT count(*) = 1 {LISTENING}")).await;

@@ -232,7 +232,7 @@ async fn what_cannot_be_the_primary_is_refused_whatever_is_accepted() {
         harness.execute(&format!("UPDATE copyhold.replicas SET {back} WHERE name = 'scw'")).await;
     }
     harness.execute("INSERT INTO copyhold.resets (replica, before) VALUES ('scw', 5)").await;
-    refused(&harness, "its copies are being taken back: `copyhold replica reset scw`").await;
+    refused(&harness, "its copies are being cleared: `copyhold replica reset scw`").await;
     harness.execute("DELETE FROM copyhold.resets").await;
     let (code, text) = said(&harness, &["promote", "b2"]).await;
     assert_eq!(code, 1);

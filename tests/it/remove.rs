@@ -10,7 +10,7 @@ use tokio::process::Child;
 
 use crate::harness::{Harness, key, printed, replica, soon};
 
-/// The lock of migrations and removals is free.
+/// True while no session of this database holds an advisory lock: migrations and removals hold one.
 const MIGRATION_LOCK_IS_FREE: &str = "SELECT count(*) = 0 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
                                WHERE l.locktype = 'advisory' AND d.datname = current_database()";
 

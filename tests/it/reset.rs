@@ -51,11 +51,11 @@ async fn a_secondary_that_lost_its_bucket_is_filled_again_byte_for_byte() {
     let (code, text) = said(&harness, &["replica", "reset", "scw", "--check"]).await;
     assert_eq!(
         (code, text.as_str()),
-        (0, "20 copies of scw would be taken back and made again: 17.0 MiB\nread from b2 (20)\n")
+        (0, "20 copies of scw would be cleared and made again: 17.0 MiB\nread from b2 (20)\n")
     );
     let (code, text) = said(&harness, &["replica", "reset", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("reset of scw: 20 copies were taken back, to be made again"), "{text}");
+    assert!(text.contains("reset of scw: 20 copies were cleared, to be made again"), "{text}");
     for key in &keys {
         harness.until_copied(key).await;
     }
@@ -77,7 +77,7 @@ async fn what_it_costs_is_printed_first_and_without_a_terminal_nothing_is_done_u
              VALUES ('a', 1024, 1, 1, 1), ('b', 2048, NULL, 1, 1), ('c', NULL, NULL, NULL, 1), ('d', 5, 1, 1, NULL)",
         )
         .await;
-    let costs = "3 copies of scw are taken back and made again: 3.0 KiB, and 1 of unknown size
+    let costs = "3 copies of scw are cleared and made again: 3.0 KiB, and 1 of unknown size
 read from b2 (1), wasabi (1)
 1 object would have no copy left anywhere: \"c\", for one\n";
     let before = harness.value("SELECT string_agg(o::text, ' ') FROM copyhold.object_copies o").await;
@@ -155,7 +155,7 @@ async fn a_reset_that_was_killed_goes_on_where_it_was() {
     let (code, text) = said(&harness, &["replica", "reset", "scw", "--yes"]).await;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("the reset of scw begun 20") && text.contains("goes on after \"k02000\""), "{text}");
-    assert!(text.contains("3500 copies were taken back"), "{text}");
+    assert!(text.contains("3500 copies were cleared"), "{text}");
     let left = "SELECT count(scw) || ' ' || count(due_scw) || ' ' || (SELECT count(*) FROM copyhold.resets)
                 FROM copyhold.object_copies";
     assert_eq!(harness.value(left).await.unwrap(), "0 3499 0", "what was not wanted there is not wanted now");
@@ -182,7 +182,7 @@ async fn what_is_recorded_after_it_began_stays_and_what_commits_late_from_before
     late.commit().await.unwrap();
     let output = soon("the reset ends", reset.wait_with_output()).await.unwrap();
     let text = printed(&output);
-    assert!(output.status.success() && text.contains("2 copies were taken back"), "{text}");
+    assert!(output.status.success() && text.contains("2 copies were cleared"), "{text}");
     let recorded = "SELECT string_agg(object_key, ' ') FROM copyhold.object_copies WHERE b2 IS NOT NULL";
     assert_eq!(harness.value(recorded).await.unwrap(), "new");
 }

@@ -18,7 +18,7 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// What a daemon has running for this, by itself; it ends when dropped.
+/// The daemon's task that aborts orphaned uploads, without the rest of the daemon. It ends when this value is dropped.
 struct Sweeper {
     drain: DropGuard,
     task: JoinHandle<()>,
@@ -102,7 +102,7 @@ async fn uploads_that_no_daemon_resumes_are_aborted_and_all_others_stay() {
     let set = async |name: &str, change: &str| {
         harness.execute(&format!("UPDATE copyhold.object_copies SET {change} WHERE object_key = '{name}'")).await;
     };
-    // Orphans.
+    // Uploads that no daemon will continue.
     begun(&harness, "never registered", HOUR).await;
     for name in ["forgotten", "another content", "recorded", "not wanted", "parked long ago", "stands still"] {
         registered(&harness, name).await;

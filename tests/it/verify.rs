@@ -97,7 +97,7 @@ async fn damage_at_rest_and_a_missing_copy_are_found_and_healed_by_a_running_dae
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("damaged at wasabi, due again: \"photo\""), "{text}");
     assert!(text.contains("missing at scw, due again: \"photo\""), "{text}");
-    assert!(text.contains("2 are missing or wrong, their records were taken back"), "{text}");
+    assert!(text.contains("2 are missing or wrong, their records were cleared"), "{text}");
     assert_eq!(row(&harness, "photo").await, "ok due due");
     let explained = printed(&harness.run(&["explain", "photo"]).await);
     for why in [

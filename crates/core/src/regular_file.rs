@@ -143,7 +143,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fifo = folder.path().join("fifo");
         assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        // Opened, it would wait for a writer for ever.
+        // Opening it to read would block until a writer opens it.
         assert_eq!(refused(&fifo), "is a FIFO");
         assert_eq!(refused(folder.path()), "is a folder");
         assert_eq!(refused(Path::new("/dev/zero")), "is a device");

@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_went_wrong_is_said_without_the_name_of_a_statement() {
+    fn an_error_text_does_not_contain_the_name_of_a_statement() {
         let errors = [
             DatabaseError::NoAnswer { statement: "stats::status", limit: LIMIT },
             DatabaseError::Inconsistent { statement: "stats::status", what: "no".into() },

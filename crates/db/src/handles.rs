@@ -1,6 +1,7 @@
 //! Handles on the database, one for each component of the daemon: a component that holds one can call nothing else.
 //!
-//! Each is a thin type over a shared [`Database`]. It owns no statement; commands of operators use the [`Database`] itself.
+//! Each is a thin type over a shared [`Database`]. It owns no statement; commands of operators use the [`Database`]
+//! itself.
 
 use std::{
     collections::HashSet,
@@ -452,8 +453,8 @@ impl EventLog {
         self.0.log_tail(after, most_bytes).await
     }
 
-    /// Returns the events from `from` on and before `end`, up to [`LOG_PAGE`](crate::log::LOG_PAGE) ids and about `most_bytes`, but at least
-    /// one.
+    /// Returns the events from `from` on and before `end`, up to [`LOG_PAGE`](crate::log::LOG_PAGE) ids and about
+    /// `most_bytes`, but at least one.
     pub async fn log_page(&self, from: i64, end: i64, most_bytes: i64) -> Result<LogPart, DatabaseError> {
         self.0.log_page(from, end, most_bytes).await
     }

@@ -14,18 +14,18 @@ pub const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 /// Between two attempts.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How often the wait is reported.
-const SAY_EVERY: Duration = Duration::from_secs(10);
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-type Say = fn(&DatabaseError);
+type Report = fn(&DatabaseError);
 
 /// How a command reports that it waits.
-static SAY: OnceLock<Say> = OnceLock::new();
-static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+static REPORT: OnceLock<Report> = OnceLock::new();
+static REPORTED_AT: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Sets how the wait is reported; until then it is not.
-pub fn report_with(say: Say) {
-    // The first one stands.
-    let _ = SAY.set(say);
+pub fn report_with(report: Report) {
+    // The first call counts.
+    let _ = REPORT.set(report);
 }
 
 /// Whether to try again: PostgreSQL has been unavailable for less than [`GIVE_UP_AFTER`], and was available before.
@@ -34,11 +34,11 @@ pub fn should_retry(error: &DatabaseError, since: Instant) -> bool {
     if !error.is_unavailable() || error.is_first_contact() || since.elapsed() >= GIVE_UP_AFTER {
         return false;
     }
-    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    if said.is_none_or(|at| at.elapsed() > SAY_EVERY) {
-        *said = Some(Instant::now());
-        if let Some(say) = SAY.get() {
-            say(error);
+    let mut reported_at = REPORTED_AT.lock().unwrap_or_else(PoisonError::into_inner);
+    if reported_at.is_none_or(|at| at.elapsed() > REPORT_EVERY) {
+        *reported_at = Some(Instant::now());
+        if let Some(report) = REPORT.get() {
+            report(error);
         }
     }
     true
@@ -46,10 +46,10 @@ pub fn should_retry(error: &DatabaseError, since: Instant) -> bool {
 
 /// Repeats a request while PostgreSQL is unavailable, for up to [`GIVE_UP_AFTER`]. Only for requests that may run
 /// twice: a lost answer does not mean that nothing was done.
-pub async fn retry_while_down<T>(ask: impl AsyncFn() -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+pub async fn retry_while_down<T>(request: impl AsyncFn() -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
     let begun = Instant::now();
     loop {
-        match ask().await {
+        match request().await {
             Err(error) if should_retry(&error, begun) => tokio::time::sleep(RETRY_PAUSE).await,
             answer => return answer,
         }

@@ -15,7 +15,7 @@ impl Database {
         probe(&self.pool).await
     }
 
-    /// Returns what the server's clock says.
+    /// Returns the time of the server's clock.
     pub async fn server_time(&self) -> Result<SystemTime, DatabaseError> {
         const NAME: &str = "server::server_time";
         let sql = "-- server::server_time

@@ -18,7 +18,7 @@ use crate::error::DatabaseError;
 /// takes eight.
 const FAILURES: usize = 24;
 /// The same row is logged no more often than this.
-const SAY_EVERY: Duration = Duration::from_mins(10);
+const LOG_EVERY: Duration = Duration::from_mins(10);
 /// Rows that are remembered for that.
 const REMEMBERED: usize = 1000;
 
@@ -86,11 +86,11 @@ impl RefusedRows {
     /// Logs that a row is skipped. `what`: the operation that PostgreSQL refused.
     pub(crate) fn pass_over(&self, key: &ObjectKey, what: &str, why: &DatabaseError) {
         let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if named.get(key).is_some_and(|last| last.elapsed() < SAY_EVERY) {
+        if named.get(key).is_some_and(|last| last.elapsed() < LOG_EVERY) {
             return;
         }
         if named.len() >= REMEMBERED {
-            named.retain(|_, last| last.elapsed() < SAY_EVERY);
+            named.retain(|_, last| last.elapsed() < LOG_EVERY);
         }
         if named.len() < REMEMBERED {
             named.insert(key.clone(), Instant::now());

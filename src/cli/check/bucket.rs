@@ -109,7 +109,7 @@ async fn write(replica: &ReplicaSettings, store: &Store, known: BucketFacts<'_>)
     }
 }
 
-/// Nothing is wrong with such a replica, but each attempt to read from it is in vain.
+/// Nothing is wrong with such a replica, but each attempt to read from it fails.
 fn hint(replica: &ReplicaSettings, store: &Store) -> Option<String> {
     let class = replica.storage_class.as_deref().filter(|class| replica.read && store.profile().is_cold(class))?;
     Some(format!("{class} must be restored before it can be read: say read = false in [replicas.{}]", replica.name))

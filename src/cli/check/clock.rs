@@ -43,8 +43,8 @@ impl Exchange {
 }
 
 /// A warning if the database's clock is far from this machine's. That it does not answer is found elsewhere.
-pub(super) async fn of_database(queue: &Database) -> Option<Finding> {
-    let (theirs, exchange) = Exchange::of(queue.server_time()).await;
+pub(super) async fn of_database(database: &Database) -> Option<Finding> {
+    let (theirs, exchange) = Exchange::of(database.server_time()).await;
     exchange.warning("postgresql", theirs.ok()?)
 }
 

@@ -167,6 +167,6 @@ fn message(terminal: &MultiProgress) -> ProgressBar {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // Cannot fail: the templates stand above.
+    // Cannot fail: the templates are above.
     ProgressStyle::with_template(template).expect("a well-formed template").progress_chars("\u{2501}\u{2578}\u{2500}")
 }

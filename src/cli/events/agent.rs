@@ -1,5 +1,5 @@
-//! One command for each event, in order: the next event is looked at when the command has succeeded, and that it has is on
-//! disk. A crash in between runs it once more for the same event.
+//! One command for each event, in order: the next event is looked at when the command has succeeded, and that it has is
+//! on disk. A crash in between runs it once more for the same event.
 
 use std::{os::unix::process::ExitStatusExt as _, pin::pin, process::Stdio};
 
@@ -32,7 +32,7 @@ enum CommandEnd {
 }
 
 impl Agent {
-    /// Says at which event it ends, and how to go on.
+    /// Reports at which event it ends, and how to continue.
     fn tell(&self, event: &Event, how: &str) {
         let kind = Untrusted(event.kind().unwrap_or("no kind"));
         let about = event.data["object_key"].as_str();
@@ -79,7 +79,7 @@ impl Agent {
     }
 }
 
-/// As a shell tells it: what is above 128 stands for a signal, or is a code of the command's own.
+/// As a shell reports it: a code above 128 stands for a signal, or is the command's own.
 fn how_it_failed(code: u8) -> String {
     match code.checked_sub(128).filter(|signal| (1..=64).contains(signal)) {
         Some(signal) => format!("failed with exit code {code} (as for signal {signal})"),

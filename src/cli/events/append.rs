@@ -7,7 +7,7 @@ use copyhold_core::domain::split_events;
 use serde::Deserialize;
 
 use super::{
-    super::{Verdict, output, queue, stdin},
+    super::{Verdict, database, output, stdin},
     Daemon,
     client::Client,
 };
@@ -44,8 +44,8 @@ pub(super) async fn run(config: impl Fn() -> Result<Config, ConfigErrors>, args:
 /// By SQL: needs no daemon that runs, and no token.
 async fn append(config: &Config, text: &str) -> anyhow::Result<u64> {
     let split_events = split_events(text)?;
-    let (queue, pools) = queue(config)?;
-    let appended = queue.append_events(&split_events).await;
+    let (database, pools) = database(config)?;
+    let appended = database.append_events(&split_events).await;
     pools.close().await;
     match appended {
         Ok(appended) => Ok(appended),

@@ -142,12 +142,12 @@ impl Client {
 async fn refused(answer: Response<Incoming>, address: &str, has_token: bool) -> Trouble {
     let status = answer.status();
     let after = answer.headers().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
-    let said = whole(answer).await.ok().and_then(|body| {
+    let sentence = whole(answer).await.ok().and_then(|body| {
         let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
         Some(super::super::output::Untrusted(body["error"].as_str()?).to_string())
     });
-    let error = match said {
-        Some(said) => anyhow::anyhow!(said),
+    let error = match sentence {
+        Some(sentence) => anyhow::anyhow!(sentence),
         None => anyhow::anyhow!("{address} answers {status}: is it Copyhold's address?"),
     };
     let error = match status {

@@ -17,7 +17,7 @@ use crate::cli::output;
 /// Attempts in a row, if the command is not to wait for an unavailable daemon.
 const PATIENCE: usize = 5;
 
-/// What a daemon tells.
+/// What a daemon sends.
 pub(super) enum FeedItem {
     Event(Event),
     /// Nothing of what is wanted happened up to here.
@@ -39,7 +39,8 @@ impl Event {
     }
 }
 
-/// A line of which only the frame can be read: JSON that is deeper, or has greater numbers, than this program's parser takes.
+/// A line of which only the frame can be read: JSON that is deeper, or has greater numbers, than this program's parser
+/// takes.
 #[derive(Deserialize)]
 struct Frame {
     id: i64,
@@ -60,7 +61,7 @@ pub(super) struct Feed {
     client: Client,
     /// What is wanted, as a part of the URL.
     wanted: String,
-    /// `None`: what comes from now on.
+    /// `None`: only events from now on.
     after: Option<Cursor>,
     follow: bool,
     answer: Option<(Lines, Epoch)>,
@@ -73,10 +74,10 @@ impl Feed {
         Self { client, wanted, after, follow, answer: None, pauses: None, caught_up: false }
     }
 
-    /// What comes next; `None` if there is no more and the command does not follow.
+    /// Returns the next item; `None` if there is no more and the command does not follow.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<FeedItem>> {
         while !self.caught_up {
-            let said = match &mut self.answer {
+            let received = match &mut self.answer {
                 Some((lines, epoch)) => {
                     let epoch = *epoch;
                     lines.next().await.map(|line| line.map(|line| (line, epoch)))
@@ -93,14 +94,14 @@ impl Feed {
                     }
                 },
             };
-            match said {
+            match received {
                 Ok(Some((line, epoch))) => {
                     self.pauses = None;
-                    if let Some(news) = self.understand(line, epoch)? {
-                        return Ok(Some(news));
+                    if let Some(item) = self.understand(line, epoch)? {
+                        return Ok(Some(item));
                     }
                 }
-                // A daemon that ends says farewell; another one goes on, or its successor.
+                // A daemon that shuts down ends its answer; another one continues, or its successor.
                 Ok(None) => self.again(anyhow::anyhow!("the daemon has ended the answer")).await?,
                 Err(error) => self.again(error).await?,
             }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-/// A daemon says at least every fifteen seconds that it lives.
+/// A daemon sends something at least every fifteen seconds.
 const SILENT_FOR: Duration = Duration::from_secs(50);
 /// No event is nearly as long.
 const LONGEST: usize = 64 << 20;

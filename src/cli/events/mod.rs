@@ -26,7 +26,8 @@ use feed::{Feed, FeedItem};
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Begin behind this event: an id as it came with one, 0 for all there are [default: 0; with --follow: what comes from now on]
+    /// Begin behind this event: an id as it came with one, 0 for all there are [default: 0; with --follow: what comes
+    /// from now on]
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     after: Option<Cursor>,
     /// Do not end: go on with what is appended, also when the daemon is unavailable for a while
@@ -37,7 +38,8 @@ pub(super) struct Args {
     json: bool,
     #[command(flatten)]
     wanted: FeedQuery,
-    /// Run this with `sh -c` for each event, the event's JSON on its standard input; stop with its exit code when it fails
+    /// Run this with `sh -c` for each event, the event's JSON on its standard input; stop with its exit code when it
+    /// fails
     #[arg(long, value_name = "COMMAND", requires = "cursor")]
     exec: Option<String>,
     /// With --exec: keep in this file how far it has come, and go on from there
@@ -85,7 +87,8 @@ impl FeedQuery {
 /// Where it is asked.
 #[derive(Debug, clap::Args)]
 struct Daemon {
-    /// The daemon's address, as in http://10.0.0.7:9180; needs no configuration [default: http.listen of the configuration]
+    /// The daemon's address, as in http://10.0.0.7:9180; needs no configuration [default: http.listen of the
+    /// configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
 }
@@ -94,7 +97,8 @@ struct Daemon {
 enum Action {
     /// Append an event of another program, or several: a JSON object, an array of them, or one a line
     Append(append::Args),
-    /// After the database was restored from a backup, or lost commits: tell all readers that ids mean something else now
+    /// After the database was restored from a backup, or lost commits: tell all readers that ids mean something else
+    /// now
     NewEpoch,
 }
 
@@ -120,10 +124,10 @@ async fn read(config: impl Fn() -> Result<Config, ConfigErrors>, args: Args) -> 
 }
 
 async fn print(mut feed: Feed, json: bool) -> anyhow::Result<Verdict> {
-    while let Some(news) = feed.next().await? {
-        let FeedItem::Event(event) = news else { continue };
-        let said = if json { output::json_goes_on(&event.line)? } else { output::goes_on(&text::of(&event))? };
-        if !said {
+    while let Some(item) = feed.next().await? {
+        let FeedItem::Event(event) = item else { continue };
+        let printed = if json { output::json_goes_on(&event.line)? } else { output::goes_on(&text::of(&event))? };
+        if !printed {
             break;
         }
     }

@@ -3,18 +3,18 @@
 use copyhold_db::schema::PlanCheck;
 
 use crate::{
-    cli::{Verdict, output, queue},
+    cli::{Verdict, database, output},
     config::Config,
 };
 
-/// How PostgreSQL would go about the statements that find work, with a verdict per lane.
+/// How PostgreSQL would run the statements that find work, with a verdict per lane.
 pub(super) async fn run(config: &Config, lane: Option<&str>, json: bool) -> anyhow::Result<Verdict> {
-    let (queue, pools) = queue(config)?;
-    if let Some(unknown) = lane.filter(|lane| !queue.replicas().iter().any(|r| r.as_str() == *lane)) {
-        let names: Vec<_> = queue.replicas().iter().map(ToString::to_string).collect();
+    let (database, pools) = database(config)?;
+    if let Some(unknown) = lane.filter(|lane| !database.replicas().iter().any(|r| r.as_str() == *lane)) {
+        let names: Vec<_> = database.replicas().iter().map(ToString::to_string).collect();
         anyhow::bail!("{unknown} is no replica of this configuration; it has {}", names.join(", "));
     }
-    let mut all = queue.plans().await?;
+    let mut all = database.plans().await?;
     pools.close().await;
     all.retain(|planned| lane.is_none() || planned.lane.as_deref() == lane);
     if json {

@@ -40,16 +40,16 @@ pub(super) struct Report {
 #[serde(rename_all = "snake_case")]
 enum Outcome {
     Complete,
-    /// The same command goes on.
+    /// The same command continues.
     EndedEarly,
 }
 
-/// Of the imported objects, how they stand at one replica.
+/// The imported objects at one replica, by state.
 #[derive(Debug, Serialize)]
 struct ReplicaReport {
     replica: String,
     primary: bool,
-    /// `None`: none stands for it, so that all objects are wanted there.
+    /// `None`: there is none, so that all objects are wanted there.
     column: Option<String>,
     recorded: u64,
     wanted: u64,

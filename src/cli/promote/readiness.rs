@@ -10,12 +10,12 @@ use super::{super::replica::walk, output};
 /// What would be missing, or late, if a replica were the primary now.
 pub(super) struct Readiness {
     missing: MissingCopies,
-    /// Of these: in a daemon's hands, or registered within the last minute.
+    /// How many of these a daemon holds, or were registered within the last minute.
     lately: i64,
-    /// Why the parked ones are.
+    /// The failure classes of the parked ones, each with its count.
     classes: Vec<(String, i64)>,
     holdings: Holdings,
-    /// Copies there under which a write may still arrive, and how long that takes at most.
+    /// Copies there that a late write may still replace, and until when at most.
     unsettled: UnsettledState,
     /// µs since the epoch, by the database's clock.
     now: i64,
@@ -23,24 +23,24 @@ pub(super) struct Readiness {
 
 impl Readiness {
     pub(super) async fn of(
-        queue: &Database,
+        database: &Database,
         replica: &ReplicaName,
         others: &[ReplicaName],
     ) -> Result<Self, DatabaseError> {
-        let holdings = walk::holdings(queue, replica, others).await?;
-        let missing = queue.missing_at(std::slice::from_ref(replica)).await?.into_iter().next().unwrap_or_default();
+        let holdings = walk::holdings(database, replica, others).await?;
+        let missing = database.missing_at(std::slice::from_ref(replica)).await?.into_iter().next().unwrap_or_default();
         Ok(Self {
             missing,
-            lately: queue.recently_missing(replica).await?,
+            lately: database.recently_missing(replica).await?,
             // They only explain. Counting millions takes too long, and must not prevent a promotion.
-            classes: queue.parked_classes(replica).await.unwrap_or_default(),
+            classes: database.parked_classes(replica).await.unwrap_or_default(),
             holdings,
-            unsettled: queue.unsettled_at(replica).await?,
-            now: queue.database_now().await?,
+            unsettled: database.unsettled_at(replica).await?,
+            now: database.database_now().await?,
         })
     }
 
-    /// Nothing would be missing.
+    /// Returns whether nothing would be missing, and no late write may arrive.
     pub(super) fn is_whole(&self) -> bool {
         self.missing.objects == 0 && self.holdings.unwanted == 0 && self.unsettled.is_settled()
     }

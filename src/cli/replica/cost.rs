@@ -1,11 +1,11 @@
-//! What it costs to take back all copies of a replica, in words.
+//! Describes what it costs to clear all recorded copies of a replica.
 
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::walk::Holdings;
 
 use super::output;
 
-/// One line for what is taken back, one for where it comes from, one for what is lost; none if nothing is on record.
+/// One line for what is cleared, one for where it comes from, one for what is lost; none if nothing is on record.
 /// `is`: `is` or `would be`.
 pub(super) fn lines(replica: &ReplicaName, seen: &Holdings, would_be: bool) -> Vec<String> {
     if seen.recorded == 0 {
@@ -17,7 +17,7 @@ pub(super) fn lines(replica: &ReplicaName, seen: &Holdings, would_be: bool) -> V
         (false, 1) => "is",
         (false, _) => "are",
     };
-    let mut lines = vec![format!("{copies} of {replica} {verb} taken back and made again: {}", bytes(seen))];
+    let mut lines = vec![format!("{copies} of {replica} {verb} cleared and made again: {}", bytes(seen))];
     let sources: Vec<_> = seen
         .sources
         .iter()
@@ -34,7 +34,7 @@ pub(super) fn lines(replica: &ReplicaName, seen: &Holdings, would_be: bool) -> V
     lines
 }
 
-/// As far as sizes are known.
+/// Returns how many bytes the recorded copies have, as far as their sizes are known.
 fn bytes(seen: &Holdings) -> String {
     let known = output::bytes(seen.recorded_bytes);
     match seen.recorded_of_unknown_size {

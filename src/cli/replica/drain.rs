@@ -4,7 +4,7 @@ use anyhow::bail;
 use copyhold_core::domain::utc;
 use copyhold_db::replica::DrainResult;
 
-use super::{Verdict, args, output, queue};
+use super::{Verdict, args, database, output};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -18,10 +18,10 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let (queue, pools) = queue(config)?;
-    let rows = queue.replica_rows().await?;
+    let (database, pools) = database(config)?;
+    let rows = database.replica_rows().await?;
     let replica = args::row(&rows, &args.replica)?.name.clone();
-    let drained = queue.drain(&replica, args.because.as_deref()).await?;
+    let drained = database.drain(&replica, args.because.as_deref()).await?;
     pools.close().await;
     let draining = match drained {
         Some(DrainResult::Draining(draining)) => draining,

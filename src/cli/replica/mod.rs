@@ -11,7 +11,7 @@ pub(super) mod walk;
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::replica::ReplicaRow;
 
-use super::{Verdict, args, confirm::Confirmation, output, queue};
+use super::{Verdict, args, confirm::Confirmation, database, output};
 use crate::config::Config;
 
 #[derive(Debug, clap::Subcommand)]

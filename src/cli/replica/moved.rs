@@ -8,7 +8,7 @@ use copyhold_db::{
     stats::{DaemonIds, list_daemons},
 };
 
-use super::{Confirmation, Verdict, args, cost, names, output, queue, reset, walk};
+use super::{Confirmation, Verdict, args, cost, database, names, output, reset, walk};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -27,18 +27,18 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let (queue, pools) = queue(config)?;
-    let rows = queue.replica_rows().await?;
+    let (database, pools) = database(config)?;
+    let rows = database.replica_rows().await?;
     let row = args::row(&rows, &args.replica)?;
     let (replica, others) = (row.name.clone(), names(config, &rows));
     let to = config.replica(&replica).map(Pin::from);
     let to = to.with_context(|| {
         format!("this configuration has no replica {replica}: its endpoint and bucket there are where it moves to")
     })?;
-    let unfinished = queue.find_reset(&replica).await?;
+    let unfinished = database.find_reset(&replica).await?;
     if let Some(unfinished) = &unfinished {
         let verb = reset::goes_on(unfinished)?;
-        let done = reset::finish(&queue, &replica, &others).await?;
+        let done = reset::finish(&database, &replica, &others).await?;
         reset::say(&replica, verb, &done)?;
     }
     let Some(from) = &row.pin else {
@@ -53,8 +53,8 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         }
         bail!("{replica} is {from}, as the configuration says: there is nothing to move");
     }
-    nobody_stays(&queue, replica.as_str(), from, &to).await?;
-    let mut costs = cost::lines(&replica, &walk::holdings(&queue, &replica, &others).await?, false);
+    no_daemon_stays(&database, replica.as_str(), from, &to).await?;
+    let mut costs = cost::lines(&replica, &walk::holdings(&database, &replica, &others).await?, false);
     if !costs.is_empty() {
         if args.same_content {
             costs.push(format!("what {to} has already is read there and compared, and not sent"));
@@ -63,12 +63,12 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             return Ok(Verdict::Bad);
         }
         // The answer may have taken its time.
-        nobody_stays(&queue, replica.as_str(), from, &to).await?;
+        no_daemon_stays(&database, replica.as_str(), from, &to).await?;
     }
-    let left = queue.count_uploads(&replica).await?;
+    let left = database.count_uploads(&replica).await?;
     let what = BucketMove { from, to: &to, same_content: args.same_content };
-    queue.begin_move(&replica, what, config.lease.settle()).await?;
-    let done = reset::finish(&queue, &replica, &others).await?;
+    database.begin_move(&replica, what, config.lease.settle()).await?;
+    let done = reset::finish(&database, &replica, &others).await?;
     pools.close().await;
     output::line(&format!("{replica} is {to} from now on, no longer {from}"))?;
     reset::say(&replica, "move", &done)?;
@@ -86,9 +86,9 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     Ok(Verdict::Good)
 }
 
-/// No living daemon would go on writing to the old place.
-async fn nobody_stays(queue: &Database, replica: &str, from: &Pin, to: &Pin) -> anyhow::Result<()> {
-    let peers = queue.peers().await?.into_iter();
+/// Checks that no living daemon would still write to the old bucket.
+async fn no_daemon_stays(database: &Database, replica: &str, from: &Pin, to: &Pin) -> anyhow::Result<()> {
+    let peers = database.peers().await?.into_iter();
     let staying: DaemonIds =
         peers.filter(|peer| peer.config.replicas.get(replica) == Some(from)).map(|peer| peer.id).collect();
     if staying.is_empty() {

@@ -4,7 +4,7 @@ use anyhow::bail;
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::schema::{RemovalObstacle, RemoveResult};
 
-use super::{super::logging, Confirmation, Verdict, args, names, output, queue, walk};
+use super::{super::logging, Confirmation, Verdict, args, database, names, output, walk};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -24,17 +24,17 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let (queue, pools) = queue(config)?;
-    let rows = queue.replica_rows().await?;
+    let (database, pools) = database(config)?;
+    let rows = database.replica_rows().await?;
     let replica = args::row(&rows, &args.replica)?.name.clone();
     // Where no daemon runs, only this command notes a crash; without it the time to wait for would never begin.
-    queue.note_crash().await?;
+    database.note_crash().await?;
     let named = config.replica(&replica).is_some().then(|| {
         format!("this configuration still names it: take [replicas.{replica}] out, and out of that of every daemon")
     });
     if args.check {
-        let mut found = queue.removal_obstacles(&replica).await?;
-        let seen = walk::holdings(&queue, &replica, &names(config, &rows)).await?;
+        let mut found = database.removal_obstacles(&replica).await?;
+        let seen = walk::holdings(&database, &replica, &names(config, &rows)).await?;
         if let Some(example) = seen.alone_example.filter(|_| seen.alone > 0) {
             found.push(RemovalObstacle::OnlyHolder { objects: seen.alone, example });
         }
@@ -55,11 +55,11 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     if let Some(named) = named {
         bail!("{replica} is not removed: {named}");
     }
-    let found = queue.removal_obstacles(&replica).await?;
+    let found = database.removal_obstacles(&replica).await?;
     if !found.is_empty() {
         bail!("{replica} is not removed: {}", all(&replica, &found));
     }
-    let seen = walk::holdings(&queue, &replica, &names(config, &rows)).await?;
+    let seen = walk::holdings(&database, &replica, &names(config, &rows)).await?;
     pools.close().await;
     if seen.recorded > 0 {
         let copies = output::count(seen.recorded.unsigned_abs(), "copy", "copies");

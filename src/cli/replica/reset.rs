@@ -1,11 +1,11 @@
-//! `copyhold replica reset`: takes back what is recorded at a bucket that was lost.
+//! `copyhold replica reset`: clears the records of a bucket that was lost.
 
 use anyhow::{Context as _, bail};
 use copyhold_core::domain::{ReplicaName, utc};
 use copyhold_db::pin::Pin;
 use copyhold_db::{Database, replica::Reset};
 
-use super::{Confirmation, Verdict, args, cost, names, output, queue, walk};
+use super::{Confirmation, Verdict, args, cost, database, names, output, walk};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -24,8 +24,8 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let (queue, pools) = queue(config)?;
-    let rows = queue.replica_rows().await?;
+    let (database, pools) = database(config)?;
+    let rows = database.replica_rows().await?;
     let row = args::row(&rows, &args.replica)?;
     let (replica, others) = (row.name.clone(), names(config, &rows));
     if let Some((pin, place)) = row.pin.as_ref().zip(config.replica(&replica).map(Pin::from))
@@ -37,28 +37,28 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         );
     }
     if args.check {
-        let seen = walk::holdings(&queue, &replica, &others).await?;
+        let seen = walk::holdings(&database, &replica, &others).await?;
         pools.close().await;
         let lines = cost::lines(&replica, &seen, true);
         if lines.is_empty() {
-            output::line(&format!("nothing is on record of {replica}, so there is nothing to take back"))?;
+            output::line(&format!("nothing is on record of {replica}, so there is nothing to clear"))?;
         }
         for line in lines {
             output::line(&line)?;
         }
         return Ok(if seen.alone > 0 { Verdict::Bad } else { Verdict::Good });
     }
-    let verb = if let Some(unfinished) = queue.find_reset(&replica).await? {
+    let verb = if let Some(unfinished) = database.find_reset(&replica).await? {
         goes_on(&unfinished)?
     } else {
-        let costs = cost::lines(&replica, &walk::holdings(&queue, &replica, &others).await?, false);
+        let costs = cost::lines(&replica, &walk::holdings(&database, &replica, &others).await?, false);
         if !costs.is_empty() && !args.confirmation.ask(&costs)? {
             return Ok(Verdict::Bad);
         }
-        queue.begin_reset(&replica, config.lease.settle()).await?;
+        database.begin_reset(&replica, config.lease.settle()).await?;
         "reset"
     };
-    let done = finish(&queue, &replica, &others).await?;
+    let done = finish(&database, &replica, &others).await?;
     pools.close().await;
     say(&replica, verb, &done)?;
     Ok(Verdict::Good)
@@ -74,19 +74,19 @@ pub(super) fn goes_on(unfinished: &Reset) -> anyhow::Result<&'static str> {
 
 /// Goes through with what was begun.
 pub(super) async fn finish(
-    queue: &Database,
+    database: &Database,
     replica: &ReplicaName,
     others: &[ReplicaName],
 ) -> anyhow::Result<walk::RevokedCounts> {
-    let reset = queue.find_reset(replica).await?;
+    let reset = database.find_reset(replica).await?;
     let reset = reset
         .with_context(|| format!("another command has just finished what was begun of {replica}, or removed it"))?;
-    Ok(walk::take_back(queue, reset, others).await?)
+    Ok(walk::take_back(database, reset, others).await?)
 }
 
 pub(super) fn say(replica: &ReplicaName, verb: &str, done: &walk::RevokedCounts) -> anyhow::Result<()> {
     output::line(&format!(
-        "{verb} of {replica}: {} taken back, to be made again from the other replicas (`copyhold status` shows how far that is)",
+        "{verb} of {replica}: {} cleared, to be made again from the other replicas (`copyhold status` shows how far that is)",
         output::count(done.cleared, "copy was", "copies were")
     ))?;
     if done.alone > 0 {

@@ -1,8 +1,8 @@
-//! `copyhold replica undrain`: copies to a draining replica go on.
+//! `copyhold replica undrain`: resumes copies to a draining replica.
 
 use anyhow::Context as _;
 
-use super::{Verdict, args, output, queue};
+use super::{Verdict, args, database, output};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -13,10 +13,10 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let (queue, pools) = queue(config)?;
-    let rows = queue.replica_rows().await?;
+    let (database, pools) = database(config)?;
+    let rows = database.replica_rows().await?;
     let replica = args::row(&rows, &args.replica)?.name.clone();
-    let was_draining = queue.undrain(&replica).await?;
+    let was_draining = database.undrain(&replica).await?;
     pools.close().await;
     let was_draining = was_draining.with_context(|| format!("replica {replica} was removed at this moment"))?;
     output::line(&if was_draining {

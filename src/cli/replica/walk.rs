@@ -1,5 +1,5 @@
-//! Walks through the whole table, which may take minutes: it survives PostgreSQL's short absence, and shows on a terminal how
-//! far it has come.
+//! Walks through the whole table, which may take minutes: it survives PostgreSQL's short absence, and shows on a
+//! terminal how far it has come.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,14 +14,14 @@ use copyhold_db::{
 
 use super::super::{output, progress::Bar};
 
-/// Locked rows are tried again after this time, and before the walk goes on once they are so many.
+/// Locked rows are tried again after this time, and before the walk continues once they are so many.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const BUSY_AT_MOST: usize = 1_000;
 /// How often it is asked whether a transaction has ended, and how often in all before the first walk.
 const OPEN_PAUSE: Duration = Duration::from_millis(200);
 const SHORT_LOOKS: u32 = 20;
 
-/// What a walk has taken back, all in all.
+/// How many copies a walk has cleared in all.
 #[derive(Debug)]
 pub(super) struct RevokedCounts {
     pub cleared: u64,
@@ -33,7 +33,7 @@ pub(super) struct RevokedCounts {
 
 /// Counts what the replica has.
 pub(in crate::cli) async fn holdings(
-    queue: &Database,
+    database: &Database,
     replica: &ReplicaName,
     others: &[ReplicaName],
 ) -> Result<Holdings, DatabaseError> {
@@ -42,7 +42,7 @@ pub(in crate::cli) async fn holdings(
     loop {
         let page = async || {
             let mut more = seen.clone();
-            let last = Box::pin(queue.count_holdings(replica, others, after.as_ref(), &mut more)).await?;
+            let last = Box::pin(database.count_holdings(replica, others, after.as_ref(), &mut more)).await?;
             Ok((more, last))
         };
         let (more, last) = retry_while_down(page).await?;
@@ -57,23 +57,23 @@ pub(in crate::cli) async fn holdings(
     Ok(seen)
 }
 
-/// Takes back all that a reset, or a move, is to take back, from where it was left, and ends it.
+/// Clears all copies that a reset or a move is to clear, from where it was interrupted, and ends it.
 pub(super) async fn take_back(
-    queue: &Database,
+    database: &Database,
     mut reset: Reset,
     others: &[ReplicaName],
 ) -> Result<RevokedCounts, DatabaseError> {
-    let bar = Bar::new(None, "copies taken back");
+    let bar = Bar::new(None, "copies cleared");
     let mut taken = RevokedCounts { cleared: 0, alone: 0, alone_example: None };
-    // A transaction that is open now may commit behind our back what it had recorded before: an upload to the bucket that
-    // was lost. Those that last are not waited for: when they have ended, one more walk sees it.
-    let mut open = if reset.sure { BTreeSet::new() } else { Box::pin(open_for_long(queue)).await? };
+    // A transaction that is open now may commit behind our back what it had recorded before: an upload to the bucket
+    // that was lost. Those that last are not waited for: when they have ended, one more walk sees it.
+    let mut open = if reset.sure { BTreeSet::new() } else { Box::pin(open_for_long(database)).await? };
     if open.is_empty() && reset.reached.is_none() {
-        retry_while_down(async || queue.restart_walk(&reset).await).await?;
+        retry_while_down(async || database.restart_walk(&reset).await).await?;
         reset.sure = true;
     }
     let place = reset.reached.clone();
-    walk(queue, &reset, others, place, &mut taken, &bar).await?;
+    walk(database, &reset, others, place, &mut taken, &bar).await?;
     if !reset.sure {
         if !open.is_empty() {
             bar.clear();
@@ -84,40 +84,40 @@ pub(super) async fn take_back(
         }
         while !open.is_empty() {
             tokio::time::sleep(OPEN_PAUSE).await;
-            still_open(queue, &mut open).await?;
+            still_open(database, &mut open).await?;
         }
-        retry_while_down(async || queue.restart_walk(&reset).await).await?;
-        walk(queue, &reset, others, None, &mut taken, &bar).await?;
+        retry_while_down(async || database.restart_walk(&reset).await).await?;
+        walk(database, &reset, others, None, &mut taken, &bar).await?;
     }
-    retry_while_down(async || queue.end_reset(&reset).await).await?;
+    retry_while_down(async || database.end_reset(&reset).await).await?;
     bar.clear();
     Ok(taken)
 }
 
 /// The transactions that write objects, but for those that end at once.
-async fn open_for_long(queue: &Database) -> Result<BTreeSet<String>, DatabaseError> {
+async fn open_for_long(database: &Database) -> Result<BTreeSet<String>, DatabaseError> {
     // A statement that was on its way when the reset began has its lock by then.
     tokio::time::sleep(OPEN_PAUSE).await;
-    let mut open = retry_while_down(async || queue.writers().await).await?;
+    let mut open = retry_while_down(async || database.writers().await).await?;
     for _ in 0..SHORT_LOOKS {
         if open.is_empty() {
             break;
         }
         tokio::time::sleep(OPEN_PAUSE / 4).await;
-        still_open(queue, &mut open).await?;
+        still_open(database, &mut open).await?;
     }
     Ok(open)
 }
 
-async fn still_open(queue: &Database, open: &mut BTreeSet<String>) -> Result<(), DatabaseError> {
-    let now = retry_while_down(async || queue.writers().await).await?;
+async fn still_open(database: &Database, open: &mut BTreeSet<String>) -> Result<(), DatabaseError> {
+    let now = retry_while_down(async || database.writers().await).await?;
     open.retain(|transaction| now.contains(transaction));
     Ok(())
 }
 
 /// From `place` to the end of the table.
 async fn walk(
-    queue: &Database,
+    database: &Database,
     reset: &Reset,
     others: &[ReplicaName],
     mut place: Option<ObjectKey>,
@@ -129,16 +129,16 @@ async fn walk(
     loop {
         let may_note = busy.is_empty();
         let of = ResetKeys::After(place.as_ref());
-        let page = retry_while_down(async || queue.reset_page(reset, others, of, may_note).await).await?;
+        let page = retry_while_down(async || database.reset_page(reset, others, of, may_note).await).await?;
         taken.note(&page, bar);
-        tell(queue, page.cleared).await;
+        tell(database, page.cleared).await;
         busy.extend(page.busy);
         while !busy.is_empty() && (page.last.is_none() || busy.len() > BUSY_AT_MOST) {
             tokio::time::sleep(BUSY_PAUSE).await;
             let of = ResetKeys::These(&busy);
-            let again = retry_while_down(async || queue.reset_page(reset, others, of, false).await).await?;
+            let again = retry_while_down(async || database.reset_page(reset, others, of, false).await).await?;
             taken.note(&again, bar);
-            tell(queue, again.cleared).await;
+            tell(database, again.cleared).await;
             busy = again.busy;
         }
         match page.last {
@@ -149,9 +149,9 @@ async fn walk(
 }
 
 /// A hint, which may be lost.
-async fn tell(queue: &Database, cleared: i64) {
+async fn tell(database: &Database, cleared: i64) {
     if cleared > 0 {
-        let _ = queue.notify(Notification::Work).await;
+        let _ = database.notify(Notification::Work).await;
     }
 }
 

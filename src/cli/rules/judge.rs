@@ -17,15 +17,15 @@ pub(in crate::cli) fn sizes() -> PartSizes {
 }
 
 /// Judges objects until all are, or a signal ends it; shows how far it is. How long it took.
-pub(in crate::cli) async fn judge(queue: &Database, scope: &ApplyScope) -> anyhow::Result<(ApplyResult, Duration)> {
+pub(in crate::cli) async fn judge(database: &Database, scope: &ApplyScope) -> anyhow::Result<(ApplyResult, Duration)> {
     let mut signals = StopSignals::listen()?;
     let (stop, progress) = (CancellationToken::new(), ApplyProgress::default());
     // For the bar alone. One that goes on amid them does not know how many are left.
-    let amid = queue.rules_state().await?.applying.is_some_and(|(_, through)| through.is_some());
-    let total = queue.estimate_objects().await.ok().filter(|total| *total > 0 && !amid);
+    let amid = database.rules_state().await?.applying.is_some_and(|(_, through)| through.is_some());
+    let total = database.estimate_objects().await.ok().filter(|total| *total > 0 && !amid);
     let (bar, begun) = (Bar::new(total, "objects"), Instant::now());
     let ended = {
-        let mut running = std::pin::pin!(queue.apply_rules(scope, &progress, &stop));
+        let mut running = std::pin::pin!(database.apply_rules(scope, &progress, &stop));
         loop {
             tokio::select! {
                 ended = &mut running => break ended,

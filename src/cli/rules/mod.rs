@@ -8,7 +8,7 @@ use copyhold_core::domain::ObjectKey;
 use copyhold_db::rules::{ApplyScope, RulesState};
 use serde_json::{Value, json};
 
-use super::{Verdict, output, output::Untrusted, queue};
+use super::{Verdict, database, output, output::Untrusted};
 use crate::config::{Config, Rule};
 pub(super) use judge::{judge, sizes};
 use report::Report;
@@ -47,8 +47,8 @@ Exit codes: 0 the rules are applied to all objects; 1 it could not be done; 2 on
 }
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
-    let (queue, pools) = queue(config)?;
-    let state = queue.rules_state().await?;
+    let (database, pools) = database(config)?;
+    let state = database.rules_state().await?;
     match args.command {
         Command::Show { json } => {
             pools.close().await;
@@ -63,10 +63,10 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             if state.rules != config.rules {
                 bail!("{}", differ(config, &state));
             }
-            let scope = ApplyScope::everything(&queue, sizes()).dry_run(dry_run);
-            let (applied, took) = judge(&queue, &scope).await?;
+            let scope = ApplyScope::everything(&database, sizes()).dry_run(dry_run);
+            let (applied, took) = judge(&database, &scope).await?;
             pools.close().await;
-            let report = Report::new(&queue, &applied, state.rules.len(), dry_run, took);
+            let report = Report::new(&database, &applied, state.rules.len(), dry_run, took);
             if json {
                 output::json(&report)?;
             } else {
@@ -91,7 +91,7 @@ pub(super) fn differ(config: &Config, state: &RulesState) -> String {
     )
 }
 
-/// Said while older objects have not been judged.
+/// Printed while the rules are not applied to older objects.
 pub(super) fn unapplied(state: &RulesState) -> Option<String> {
     if !state.is_unapplied() {
         return None;

@@ -52,7 +52,7 @@ struct ReplicaReport {
 }
 
 impl Report {
-    pub(super) fn new(queue: &Database, applied: &ApplyResult, rules: usize, dry_run: bool, took: Duration) -> Self {
+    pub(super) fn new(database: &Database, applied: &ApplyResult, rules: usize, dry_run: bool, took: Duration) -> Self {
         let changes = applied.judged.changes.iter().copied().chain(std::iter::repeat(ReplicaChanges::default()));
         let of = |(replica, change): (&copyhold_core::domain::ReplicaName, ReplicaChanges)| ReplicaReport {
             replica: replica.to_string(),
@@ -75,7 +75,7 @@ impl Report {
             objects: applied.judged.looked,
             undecided: applied.judged.undecided,
             seconds: took.as_secs_f64(),
-            replicas: queue.replicas().iter().zip(changes).map(of).collect(),
+            replicas: database.replicas().iter().zip(changes).map(of).collect(),
             held: applied.held.iter().map(|key| key.as_str().to_owned()).collect(),
             held_keys: applied.held.clone(),
             rules,

@@ -27,7 +27,7 @@ impl Bar {
     pub(super) fn new() -> Self {
         let bar = ProgressBar::new_spinner();
         bar.set_draw_target(ProgressDrawTarget::stderr());
-        // Cannot fail: the template stands here.
+        // Cannot fail: the template is here.
         let style = ProgressStyle::with_template("  {spinner} {elapsed}  {wide_msg}").expect("a well-formed template");
         bar.set_style(style);
         Self { bar, begun: Instant::now() }

@@ -40,7 +40,7 @@ pub(super) struct Report {
     parts_done: usize,
     stores: Vec<StoreReport>,
     not_adopted: Vec<SkippedReplica>,
-    /// What kept it from going on.
+    /// The error that ended it.
     error: Option<String>,
 }
 
@@ -51,7 +51,7 @@ enum Outcome {
     Complete,
     /// A signal ended it early.
     Stopped,
-    /// It could not be gone on with.
+    /// It could not be continued.
     Failed,
     /// Another process is at it.
     Elsewhere,
@@ -97,7 +97,7 @@ impl Report {
                 None => Outcome::Complete,
                 Some(ScanError::Stopped) => Outcome::Stopped,
                 Some(ScanError::AtWork | ScanError::Elsewhere) => Outcome::Elsewhere,
-                Some(ScanError::ListingError(..) | ScanError::Queue(_)) => Outcome::Failed,
+                Some(ScanError::Listing(..) | ScanError::Database(_)) => Outcome::Failed,
             },
             replica: stores.first().map(|store| store.replica.clone()).unwrap_or_default(),
             prefixes: Vec::new(),

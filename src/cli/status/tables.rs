@@ -4,7 +4,7 @@ use copyhold_db::stats::{DaemonStatus, FailingCount, ReplicaStatus, Status};
 
 use super::super::output::{Untrusted, age, bytes, table};
 
-/// A host's name is cut in its middle: what tells hosts apart is often at the end.
+/// A host's name is cut in its middle: the distinguishing part is often at the end.
 const HOST: usize = 18;
 
 /// Copies by replica.
@@ -42,10 +42,10 @@ pub(super) fn buckets(status: &Status) -> String {
     table(&["replica", "bucket"], 2, status.replicas.iter().map(row).collect()).to_string()
 }
 
-/// Who is at work, under a line that tells the versions.
+/// The daemons, under a line with their versions.
 pub(super) fn daemons(daemons: &[DaemonStatus]) -> String {
     let row = |d: &DaemonStatus| {
-        // One that listens says that it sleeps; one that looks by itself is idle while it holds nothing.
+        // A daemon that listens registers as idle; one that only polls is idle while it holds no lease.
         let polls = d.wakeup.as_deref().is_some_and(|wakeup| wakeup != "notify");
         let state = match (d.alive, d.sleeping || polls && d.leases == 0) {
             (false, _) => "silent",

@@ -49,10 +49,10 @@ pub(super) fn of(config: &Config, status: &Status) -> String {
         }
         parts.extend(rules::unapplied(in_force));
     }
-    // Which is said above, with how far it is.
+    // That one is shown above, with its progress.
     let differences = status.differences.iter().flatten();
-    let told = differences.filter(|differing| differing.what != Difference::Unapplied.what());
-    parts.extend(told.map(|differing| Untrusted(&differing.says).to_string()));
+    let shown = differences.filter(|differing| differing.what != Difference::Unapplied.what());
+    parts.extend(shown.map(|differing| Untrusted(&differing.says).to_string()));
     let daemons = status.daemons.as_deref();
     parts.extend(daemons.unwrap_or_default().iter().filter(|daemon| daemon.alive).filter_map(not_listening));
     parts.extend(tables::backlog(status));
@@ -180,7 +180,7 @@ fn resetting(replica: &str, reset: &ResetStatus) -> String {
     let cleared = output::count(reset.cleared.unsigned_abs(), "copy", "copies");
     let reached = reset.reached.as_ref().map(|key| format!(", up to \"{}\"", Untrusted(key))).unwrap_or_default();
     format!(
-        "the {verb} of {replica}, begun {} ago, is not done: {cleared} taken back so far{reached}; if no command is running, `copyhold \
+        "the {verb} of {replica}, begun {} ago, is not done: {cleared} cleared so far{reached}; if no command is running, `copyhold \
          replica {verb} {replica}` goes on",
         age(Some(reset.begun_seconds))
     )
@@ -236,7 +236,7 @@ fn log(log: &LogStatus) -> String {
     }
 }
 
-/// What fails, by replica and class, two lines each.
+/// Failing copies by replica and class, two lines each.
 fn failing(status: &Status) -> Option<String> {
     let count = status.failing_count?;
     let copies = status.failing.as_deref().filter(|copies| !copies.is_empty())?;
@@ -263,8 +263,8 @@ fn failing(status: &Status) -> Option<String> {
     Some(lines.join("\n"))
 }
 
-/// A line that is longer than the terminal is wide goes on in the next, indented like the first and a little more. A word
-/// that is longer stays whole.
+/// A line that is longer than the terminal is wide goes on in the next, indented like the first and a little more. A
+/// word that is longer stays whole.
 fn wrapped(line: &str, width: usize) -> String {
     if line.chars().count() <= width {
         return line.to_owned();

@@ -39,7 +39,7 @@ pub(super) struct Report {
     not_registered: Vec<String>,
     /// A signal ended it early.
     stopped: bool,
-    /// What kept it from going on.
+    /// The error that ended it.
     error: Option<String>,
     /// Up to and with this key all is looked into; only where it ended early.
     up_to: Option<String>,

@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_said_in_per_cent_and_is_neither_none_nor_more_than_all() {
+    fn a_share_is_in_per_cent_and_is_neither_zero_nor_above_a_hundred() {
         assert_eq!("0.1%".parse(), Ok(SampleSize(0.001)));
         assert_eq!("100%".parse(), Ok(SampleSize(1.0)));
         for wrong in ["0%", "0.0%", "-1%", "100.1%", "NaN%", "inf%", "%", "0.1", "1", "", "a%"] {

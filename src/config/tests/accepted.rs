@@ -45,7 +45,7 @@ fn what_is_not_set_has_the_documented_default() {
 }
 
 #[test]
-fn a_provider_is_known_by_its_endpoint_and_what_the_operator_says_of_it_counts_more() {
+fn a_provider_is_known_by_its_endpoint_and_the_configuration_overrides_it() {
     let config = Case::of(LEAST).config();
     assert_eq!(config.replicas.iter().map(|r| r.provider).collect::<Vec<_>>(), [Provider::Generic, Provider::Wasabi]);
     assert_eq!(config.replicas[0].facts, StoreOverrides::default());
@@ -79,7 +79,7 @@ fn a_private_authority_beside_the_configuration_is_trusted_and_shown() {
 }
 
 #[test]
-fn what_becomes_of_unregistered_changes_is_copy_unless_it_is_said() {
+fn unregistered_changes_are_copied_by_default() {
     assert_eq!(Case::of(LEAST).config().guard.changed, UnregisteredChanges::Copy);
     for (word, changed) in UnregisteredChanges::ALL {
         let config = Case::least_and(&format!("[guard]\nchanged = \"{word}\"")).config();

@@ -17,7 +17,7 @@ fn refuses(url: &str, what: &str, todo: &str) {
 }
 
 #[test]
-fn an_unverified_connection_to_another_host_needs_to_be_said() {
+fn an_unverified_connection_to_another_host_needs_insecure() {
     for unproven in [
         "postgres://u@db.internal/app",
         "postgres://u@db.internal/app?sslmode=require",
@@ -59,7 +59,7 @@ fn a_verified_or_local_connection_is_accepted() {
 
 /// sqlx falls back to libpq's variables, and so must the question where it leads.
 #[test]
-fn a_url_without_a_host_leads_where_the_environment_says() {
+fn a_url_without_a_host_leads_to_the_host_of_the_environment() {
     let case = with_url("postgres:///app").env("PGHOST", "db.internal");
     case.is_refused(&[(&format!("copyhold.toml:3:7: database.url {UNPROVEN}"), PROVE_IT)]);
     with_url("postgres:///app").env("PGHOST", "/run/pg").config();

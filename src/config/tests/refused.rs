@@ -96,7 +96,7 @@ fn all_errors_of_syntax_are_reported_one_a_line_and_no_setting_is_called_missing
 }
 
 #[test]
-fn a_line_that_is_not_toml_is_told_with_what_to_write() {
+fn a_line_that_is_not_toml_is_reported_with_the_remedy() {
     let told = |line: &str| {
         let report = Case::least_with("primary = \"b2\"", line).report();
         report.lines().take(2).map(str::trim).collect::<Vec<_>>().join(" | ")

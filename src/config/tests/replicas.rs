@@ -75,7 +75,7 @@ fn an_endpoint_is_a_scheme_a_host_and_a_port() {
 }
 
 #[test]
-fn plain_http_to_another_host_needs_to_be_said() {
+fn plain_http_to_another_host_needs_insecure() {
     Case::least_with("https://s3.example.com", "http://s3.example.com").is_refused(&[(
         "copyhold.toml:5:12: replicas.b2.endpoint is plain http to s3.example.com",
         "write https://, or set insecure = true in this section if that network is private",
@@ -113,7 +113,7 @@ fn virtual_hosts_are_refused_where_the_bucket_cannot_be_part_of_a_host() {
 }
 
 #[test]
-fn a_provider_that_nobody_knows_and_impossible_facts_are_refused_all_at_once() {
+fn an_unknown_provider_and_impossible_facts_are_refused_all_at_once() {
     let told = "provider = \"backblaze\"\nmax_parts = 0\nmax_put = \"1MiB\"\nmax_key_bytes = 1025\n\
                 checks_md5 = \"yes\"\nmax_part = 7\naccess_key_id";
     Case::least_with("access_key_id", told).is_refused(&[

@@ -39,7 +39,7 @@ replicas = ["wasabi"]
 }
 
 #[test]
-fn every_fault_of_a_rule_is_told_at_once_with_its_place() {
+fn every_fault_of_a_rule_is_reported_at_once_with_its_position() {
     let case = Case::least_and(
         r#"[[rules]]
 prefix = "x/"
@@ -165,7 +165,7 @@ replicas = ["wasabi"]"#,
 }
 
 #[test]
-fn what_is_no_list_of_rules_is_told_how_it_is_written() {
+fn a_value_that_is_no_list_of_rules_is_refused_with_an_example() {
     let todo = "write [[rules]] above each";
     let case = Case::least_and("[rules]\nreplicas = [\"b2\"]\n");
     case.is_refused(&[("copyhold.toml:13:2: rules is a list of sections", todo)]);

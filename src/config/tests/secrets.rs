@@ -221,7 +221,7 @@ fn the_configuration_shows_its_secrets_as_asterisks() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// However a file is damaged: nothing of a secret is in what is said about it.
+    /// However a file is damaged, no error text contains a part of a secret.
     #[test]
     fn no_report_contains_a_secret(line in 0usize..16, column in 0usize..60, junk in "[\\PC\n]{0,3}", drop in 0usize..4) {
         let text = LEAST

@@ -1,11 +1,11 @@
-//! What a reader is told that cannot go on: it never skips an event, and never waits for ever.
+//! The error for a reader that cannot continue: it never skips an event, and never waits for ever.
 
 use copyhold_core::domain::Epoch;
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn whoever_comes_for_what_was_dropped_is_told_where_to_go_on() {
+async fn a_reader_of_dropped_events_learns_where_to_continue() {
     let model = Model::default();
     model.append(0, 2000);
     model.drop_through(1000);
@@ -48,7 +48,7 @@ async fn what_is_in_the_ring_is_read_although_the_log_has_dropped_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_dropped_before_the_tailer_came_to_it_is_told_as_well() {
+async fn events_dropped_before_the_tailer_read_them_are_reported_as_well() {
     let (followed, mut reader) = Followed::begun(Model::default(), SETTINGS).await;
     followed.append(0, 10);
     followed.settle().await;
@@ -63,7 +63,7 @@ async fn what_was_dropped_before_the_tailer_came_to_it_is_told_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cursor_of_another_log_is_told_so() {
+async fn a_cursor_of_another_log_is_refused() {
     let (followed, _first) = Followed::begun(Model::default(), SETTINGS).await;
     followed.append(0, 10);
     let epoch = followed.model.epoch();
@@ -122,7 +122,7 @@ async fn after_a_failover_ids_of_the_log_before_are_refused_however_far_the_new_
 }
 
 #[tokio::test(start_paused = true)]
-async fn that_is_noticed_also_if_nobody_was_reading_meanwhile() {
+async fn another_log_is_noticed_also_if_there_was_no_reader_meanwhile() {
     let (followed, reader) = Followed::begun(Model::default(), SETTINGS).await;
     followed.append(0, 100);
     followed.settle().await;
@@ -155,7 +155,7 @@ async fn a_database_that_is_away_lets_readers_in_the_ring_wait_and_sends_the_oth
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_ever_for_a_database_that_never_came() {
+async fn no_reader_waits_for_ever_for_a_database_that_never_came() {
     let followed = Followed::new();
     followed.model.state().away = true;
     let mut reader = followed.reader(Start::Now);

@@ -51,7 +51,7 @@ impl Followed {
         self.log.reader(start, Filter::default()).unwrap()
     }
 
-    /// Appends and says so; the last event's id.
+    /// Appends and notifies; returns the last event's id.
     fn append(&self, gap: i64, count: i64) -> i64 {
         let last = self.model.append(gap, count);
         self.waker.wake();
@@ -80,7 +80,7 @@ fn after(id: i64) -> Start {
     Start::After(Cursor { id, epoch: None })
 }
 
-/// The next events, whatever is said before they come.
+/// Returns the next events; skips all other messages before them.
 async fn batch(reader: &mut Reader) -> Batch {
     loop {
         match reader.next().await {

@@ -1,4 +1,4 @@
-//! Where a reader may stand when it asks.
+//! The positions at which a reader may begin.
 
 use super::*;
 use crate::events::chunk::tests::event;
@@ -46,7 +46,7 @@ async fn one_at_its_start_inside_it_or_at_its_end_reads_from_memory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_beyond_its_end_waits_a_moment_and_is_then_told_where_the_log_ends() {
+async fn a_reader_beyond_the_end_waits_a_moment_and_then_gets_the_end_of_the_log() {
     let (followed, _first) = halfway().await;
     let begun = tokio::time::Instant::now();
     let mut reader = followed.reader(after(201));
@@ -139,7 +139,7 @@ async fn a_gap_of_a_million_ids_is_crossed_with_two_pages() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_wants_what_comes_gets_nothing_old_and_is_told_where_it_begins() {
+async fn a_reader_of_new_events_gets_nothing_old_and_learns_where_it_begins() {
     let (followed, _first) = halfway().await;
     let mut reader = followed.reader(Start::Now);
     assert!(matches!(reader.next().await, Next::Bookmark(Cursor { id: 200, .. })));

@@ -1,4 +1,5 @@
-//! Whatever happens in whatever order, each reader gets what the log has behind it, once and in order, or is told.
+//! Whatever happens in whatever order, each reader gets what the log has after its position, once and in order, or an
+//! error.
 
 use proptest::prelude::*;
 

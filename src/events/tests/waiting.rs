@@ -200,7 +200,7 @@ async fn a_page_whose_reader_leaves_while_it_is_read_is_read_for_the_next_one() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_asked_of_the_database_while_nobody_reads() {
+async fn no_query_is_sent_while_there_are_no_readers() {
     let followed = Followed::new();
     tokio::time::sleep(Duration::from_hours(1)).await;
     assert_eq!(followed.model.state().heads, 0);
@@ -220,7 +220,7 @@ async fn nothing_is_asked_of_the_database_while_nobody_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_filter_lets_through_what_it_names_and_bookmarks_tell_of_the_rest() {
+async fn a_filter_passes_what_it_names_and_bookmarks_cover_the_rest() {
     let (followed, _first) = Followed::begun(Model::default(), SETTINGS).await;
     let filter = Filter { kinds: vec!["rare".into()], ..Filter::default() };
     let start = Start::After(Cursor::new(0, followed.model.epoch()));
@@ -235,7 +235,7 @@ async fn a_filter_lets_through_what_it_names_and_bookmarks_tell_of_the_rest() {
     let sse = String::from_utf8(batch.sse().concat()).unwrap();
     assert_eq!((sse.matches("id: ").count(), sse.matches("\n\n").count()), (2, 2));
     assert_eq!(String::from_utf8(batch.lines().concat()).unwrap().lines().count(), 2);
-    // It is quiet for a while, and after a minute says how far it has come.
+    // It is quiet for a while, and after a minute reports how far it has come.
     let begun = tokio::time::Instant::now();
     let bookmark = loop {
         match reader.next().await {
@@ -252,7 +252,7 @@ async fn a_filter_lets_through_what_it_names_and_bookmarks_tell_of_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_for_what_there_is_gets_what_no_notice_has_told_of_yet() {
+async fn a_reader_gets_events_whose_notification_has_not_arrived_yet() {
     let (followed, _first) = Followed::begun(Model::default(), SETTINGS).await;
     let mut reader = followed.reader(after(0));
     assert!(reader.begin().await.is_ok());

@@ -31,7 +31,7 @@ pub(in crate::http) async fn append(
         ErrorResponse::new(status, why.to_string())
     })?;
     let _permit = state.write_limits.statement_permit().await;
-    let appended = state.queue.append_events(&split_events).await.map_err(|error| error_response(&error))?;
+    let appended = state.database.append_events(&split_events).await.map_err(|error| error_response(&error))?;
     AWAY.is_over();
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "appended": appended }))).into_response())
 }

@@ -73,8 +73,8 @@ impl Framing for Lines {
     }
 }
 
-/// Sends all that `reader` finds until `drain`, or until it cannot go on: the client gets the reason when it comes back. With a
-/// time, until nothing more is there when it is over.
+/// Sends all that `reader` finds until `drain`, or until it cannot continue: the client gets the reason when it comes
+/// back. With a time, until nothing more is there when it is over.
 pub(super) fn stream<F: Framing>(
     reader: Reader,
     framing: F,
@@ -108,7 +108,7 @@ enum StreamEnd {
     Never,
     /// When there is nothing more.
     At(Instant),
-    /// All is said.
+    /// Everything is sent.
     Now,
 }
 

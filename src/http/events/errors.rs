@@ -1,4 +1,4 @@
-//! The responses to readers that cannot begin or go on.
+//! The responses to readers that cannot begin or continue.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ pub(super) fn full(TooManyReaders: TooManyReaders) -> ErrorResponse {
 
 /// Why there is nothing for this reader, and what it does now.
 ///
-/// `queue`: where the log is.
-pub(super) fn ended(end: End, queue: &Database) -> ErrorResponse {
+/// `database`: where the log is.
+pub(super) fn ended(end: End, database: &Database) -> ErrorResponse {
     match end {
         End::Gone { earliest } => ErrorResponse::new(
             StatusCode::GONE,
@@ -53,7 +53,7 @@ pub(super) fn ended(end: End, queue: &Database) -> ErrorResponse {
         .with("epoch", epoch.to_string()),
         End::Away => {
             // A clause that names no host.
-            let why = queue.read_only_server().map_or("cannot be reached", |server| server.cause.clause());
+            let why = database.read_only_server().map_or("cannot be reached", |server| server.cause.clause());
             ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, format!("PostgreSQL {why}: ask again in a moment"))
                 .again_after(Duration::from_secs(rand::random_range(1..=5)))
         }

@@ -35,7 +35,7 @@ pub(super) async fn read(
     let batch_requested = EventsQuery::of(head.uri.query().unwrap_or_default(), &head.headers)?;
     let mut reader = state.log.reader(batch_requested.start, batch_requested.filter).map_err(errors::full)?;
     let began = tokio::select! {
-        began = reader.begin() => began.map_err(|end| errors::ended(end, &state.queue))?,
+        began = reader.begin() => began.map_err(|end| errors::ended(end, &state.database))?,
         () = state.drain.cancelled() => return Err(ending()),
     };
     let mut response = match batch_requested.shape {
@@ -55,7 +55,7 @@ pub(super) async fn read(
     Ok(response)
 }
 
-/// Another daemon, or this one's successor, goes on.
+/// Another daemon, or this one's successor, continues.
 fn ending() -> ErrorResponse {
     ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, "this daemon is shutting down: ask again in a moment")
         .again_after(Duration::from_secs(1))

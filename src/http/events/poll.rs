@@ -13,10 +13,10 @@ use super::super::{AppState, error_response::ErrorResponse};
 use super::{ending, errors};
 use crate::events::{Batch, Next, Reader};
 
-/// However long it takes to find something that passes the filter, the client hears of us after this time.
+/// However long it takes to find something that passes the filter, the client gets an answer after this time.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
-/// The first events that there are, or none if none have come within `wait`; and where to go on.
+/// Returns the first events, or none if none have come within `wait`; and where to continue.
 pub(super) async fn answer(mut reader: Reader, wait: Duration, state: &AppState) -> Result<Response, ErrorResponse> {
     let until = Instant::now() + wait;
     loop {
@@ -28,7 +28,7 @@ pub(super) async fn answer(mut reader: Reader, wait: Duration, state: &AppState)
             Some(Next::Events(batch)) => return Ok(document(Some(&batch), batch.last())),
             Some(Next::Bookmark(cursor)) if until.elapsed() > LONGEST_LOOK => return Ok(document(None, cursor)),
             Some(Next::Bookmark(_) | Next::Quiet) => {}
-            Some(Next::End(end)) => return Err(errors::ended(end, &state.queue)),
+            Some(Next::End(end)) => return Err(errors::ended(end, &state.database)),
             None => break,
         }
     }

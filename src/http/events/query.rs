@@ -32,7 +32,7 @@ pub(super) enum ResponseFormat {
     Sse,
     /// One JSON document a line; with a time, to what is the end of the log when it is over.
     Lines(Option<Duration>),
-    /// One document as soon as there is something to tell, or when this time is over.
+    /// One document as soon as there is something to send, or when this time is over.
     Poll(Duration),
 }
 
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_begins_where_it_says_and_comes_back_to_what_it_saw_last() {
+    fn a_reader_begins_at_its_cursor_and_returns_to_what_it_saw_last() {
         let start = |query, headers: &[_]| asked(query, headers).unwrap().start;
         assert_eq!(start("", &[]), Start::Now);
         assert_eq!(start("after=0", &[]), Start::Earliest);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_what_to_do() {
+    fn an_invalid_query_is_refused_with_the_remedy() {
         for (query, says) in [
             ("after=-1", "negative"),
             ("after=99999999999999999999", "as large as"),

@@ -1,4 +1,4 @@
-//! What a request says of the objects that are to be registered.
+//! Parses the objects that a request registers.
 
 use std::fmt;
 
@@ -47,7 +47,8 @@ pub(super) fn count(text: &str) -> Result<CountedObjects<'_>, ErrorResponse> {
 }
 
 impl CountedObjects<'_> {
-    /// The objects in the order in which they were sent, checked. The error names the first invalid object by its number, from 0.
+    /// The objects in the order in which they were sent, checked. The error names the first invalid object by its
+    /// number, from 0.
     pub(super) fn objects(self, replicas: &[ReplicaName]) -> Result<Vec<NewObject>, ErrorResponse> {
         let mut read = ObjectReader { replicas, objects: Vec::with_capacity(self.objects), wrong: None };
         let mut text = serde_json::Deserializer::from_str(self.text);
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_is_told_with_the_number_of_the_object() {
+    async fn an_error_names_the_number_of_the_object() {
         let long = format!(r#"{{"key": "{}"}}"#, "x".repeat(1025));
         let names = format!(r#"{{"key": "a", "replicas": [{}"b2"]}}"#, r#""b2","#.repeat(MOST_NAMES));
         let many = "{\"key\": \"a\"}\n".repeat(MOST + 1);

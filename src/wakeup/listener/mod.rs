@@ -1,5 +1,5 @@
-//! Holds the connection that listens, and wakes the tasks that wait for notifications. A notification is a hint, and a dead
-//! connection is silent: so every doubt wakes the tasks too, and they look in any case.
+//! Holds the connection that listens, and wakes the tasks that wait for notifications. A notification is a hint, and a
+//! dead connection is silent: so every doubt wakes the tasks too, and they look in any case.
 //!
 //! Owns the one connection that listens. While it is not known to work, the daemon polls every
 //! second and does not register as idle.
@@ -77,7 +77,7 @@ pub struct Listener {
     pub wakeup: Wakeup,
     /// To the database itself: LISTEN does not survive a transaction pooler.
     pub target: Target,
-    /// Where they come from: the setting that has to be changed if they are wrong.
+    /// The setting that this target comes from, and that has to be changed if it is wrong.
     pub setting: &'static str,
     /// For the other connections.
     pub queue: Database,
@@ -90,7 +90,7 @@ pub struct Listener {
 /// Why notifications do not arrive any more.
 #[derive(Debug)]
 enum ListenEnd {
-    /// Perhaps the next connection lives longer.
+    /// The connection failed; the next one may last.
     Lost(ListenError),
     /// It is not the connection's fault.
     Failed(ListenFailure),
@@ -105,7 +105,7 @@ impl From<ListenError> for ListenEnd {
 /// What was last logged, and what was last written for the other daemons.
 #[derive(Debug, Default)]
 struct Reported {
-    /// As it stands in the table; `None`: nothing does, or another word.
+    /// As stored in the table; `None`: nothing is, or another word.
     wakeup: Option<String>,
     failure: Option<ListenFailure>,
 }
@@ -129,11 +129,11 @@ impl Listener {
             };
             self.status.set_unavailable();
             metrics::listener_connected(false);
-            // Whatever happened meanwhile was not heard.
+            // Notifications sent meanwhile are lost.
             self.wake_senders.all();
             let rest = match ended {
                 ListenEnd::Lost(error) => {
-                    // One that comes back at once needs no word to the others.
+                    // A connection that is back at once need not be reported to the other daemons.
                     if pause == FIRST_PAUSE {
                         warn!(error = %error, "Lost LISTEN connection; polling every second");
                     } else {
@@ -165,7 +165,7 @@ impl Listener {
         }
     }
 
-    /// One connection's life; returns why it ended.
+    /// Listens on one connection; returns why it ended.
     async fn listen(&self, pause: &mut Duration, reported: &mut Reported) -> ListenEnd {
         match self.hear(pause, reported).await {
             Err(ended) => ended,
@@ -180,7 +180,7 @@ impl Listener {
         self_test::passes(&mut connection, &self.queue, &self.wake_senders).await?;
         let allowed = if self.wakeup == Wakeup::Auto { connection.prepared_transactions().await? } else { 0 };
         let how = if allowed > 0 {
-            // Notices of our own programs are heard; the application is to send none.
+            // Notifications of our own programs arrive; the application is to send none.
             info!(
                 "Looking for new objects every second: the server allows prepared transactions (max_prepared_transactions is \
                  {allowed}), and PREPARE TRANSACTION refuses those that notify. Where none is used, set database.wakeup to \
@@ -197,7 +197,7 @@ impl Listener {
         if allowed == 0 {
             self.status.set_listening();
         }
-        // What was announced before LISTEN took hold was not announced to us.
+        // Notifications sent before LISTEN took effect did not reach this connection.
         self.wake_senders.all();
         loop {
             self.report(reported, &how).await;
@@ -210,7 +210,7 @@ impl Listener {
         }
     }
 
-    /// Writes down for the others how this daemon learns of what is new, unless that stands there.
+    /// Records for the other daemons how this one learns of new work, unless that is stored already.
     async fn report(&self, reported: &mut Reported, how: &str) {
         if reported.wakeup.as_deref() == Some(how) {
             return;

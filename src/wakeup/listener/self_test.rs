@@ -58,16 +58,16 @@ pub(super) fn refusal(error: ListenError) -> ListenEnd {
     }
 }
 
-/// Sends a notification over another connection and waits for it on this one. On the same connection it would arrive even
-/// through a pooler.
+/// Sends a notification over another connection and waits for it on this one. On the same connection it would arrive
+/// even through a pooler.
 pub(super) async fn passes(
     connection: &mut ListenConnection,
-    queue: &Database,
+    database: &Database,
     wake_senders: &WakeSenders,
 ) -> Result<(), ListenEnd> {
     let word = format!("{:016x}", rand::random::<u64>());
     // A failure to send proves nothing: PostgreSQL may be starting.
-    queue.echo(&word).await.map_err(ListenError::from)?;
+    database.echo(&word).await.map_err(ListenError::from)?;
     let deadline = Instant::now() + WITHIN;
     loop {
         match timeout_at(deadline, connection.next()).await {
@@ -76,13 +76,13 @@ pub(super) async fn passes(
             // A probe shorter than this, in a test.
             Ok(Ok(None)) => {}
             Ok(Err(error)) => return Err(error.into()),
-            Err(_) => return Err(ListenEnd::Failed(why(connection, queue).await?)),
+            Err(_) => return Err(ListenEnd::Failed(why(connection, database).await?)),
         }
     }
     Ok(connection.end_trial().await?)
 }
 
-async fn why(connection: &mut ListenConnection, queue: &Database) -> Result<ListenFailure, ListenError> {
-    let same = connection.reaches_database_of(queue).await?;
+async fn why(connection: &mut ListenConnection, database: &Database) -> Result<ListenFailure, ListenError> {
+    let same = connection.reaches_database_of(database).await?;
     Ok(if same { ListenFailure::Pooler } else { ListenFailure::Elsewhere })
 }

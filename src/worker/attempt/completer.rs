@@ -21,7 +21,7 @@ use crate::metrics;
 
 /// Reports of one statement at most.
 const BATCH: usize = 128;
-/// How long the next try waits when PostgreSQL is unavailable or a row is locked.
+/// How long the next attempt waits when PostgreSQL is unavailable or a row is locked.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a batch loses against other transactions before it is halved: appenders of events wait for one another.
 const CONFLICTS: u32 = 5;
@@ -35,7 +35,7 @@ const FAILURES: usize = 24;
 const PART_WITHIN: Duration = Duration::from_secs(3);
 /// A copy that PostgreSQL refuses to record is made again after this time. An operator has to look at the database.
 const REFUSED_FOR: Duration = Duration::from_mins(5);
-/// Of what PostgreSQL says.
+/// Of PostgreSQL's message.
 const MESSAGE_CHARS: usize = 300;
 
 /// Takes reports from the attempts.
@@ -48,7 +48,7 @@ pub struct ReportWriter {
     leases: Leases,
     reports: mpsc::Receiver<PendingReport>,
     /// That nothing can be written.
-    complaint: LogThrottle,
+    throttle: LogThrottle,
     /// Batches in a row that could not be written.
     failures: u64,
     /// Batches in a row that have lost against other transactions.
@@ -85,11 +85,12 @@ type Batch = HashMap<ReportId, QueuedReport>;
 #[must_use]
 pub fn completer(leases: Leases) -> (Completer, ReportWriter) {
     let (sender, reports) = mpsc::channel(BATCH);
-    (Completer(sender), ReportWriter { leases, reports, complaint: LogThrottle::new(), failures: 0, conflicts: 0 })
+    (Completer(sender), ReportWriter { leases, reports, throttle: LogThrottle::new(), failures: 0, conflicts: 0 })
 }
 
 impl Completer {
-    /// Has the report written, however long PostgreSQL is unavailable, as long as the lease lasts. *Changed*: it was not.
+    /// Has the report written, however long PostgreSQL is unavailable, as long as the lease lasts.
+    /// [`FencedWrite::Superseded`]: it was not.
     pub async fn write(&self, report: Report, until: Instant) -> FencedWrite {
         let (answer, answered) = oneshot::channel();
         if self.0.send(PendingReport { report, until, answer }).await.is_err() {
@@ -138,7 +139,7 @@ impl ReportWriter {
     async fn write_together(&mut self, batch: Batch) -> Batch {
         let error = match self.leases.complete(&reports(&batch)).await {
             Ok(answers) => {
-                self.complaint.is_over();
+                self.throttle.is_over();
                 (self.failures, self.conflicts) = (0, 0);
                 return settle(batch, answers);
             }
@@ -147,7 +148,7 @@ impl ReportWriter {
         metrics::database_error("lease::complete");
         self.conflicts = if error.is_conflict() { self.conflicts + 1 } else { 0 };
         let is_of_a_row = if error.is_no_answer() {
-            // It answers others: one of these may be what takes so long, or waits.
+            // PostgreSQL answers other statements: one of these reports may take so long, or wait.
             self.leases.probe().await.is_ok()
         } else {
             error.may_concern_one_row() && (!error.is_conflict() || self.conflicts > CONFLICTS)
@@ -184,7 +185,7 @@ impl ReportWriter {
             } else if failures < FAILURES {
                 left.extend(halves(part));
             } else {
-                // No single row's fault, as it seems.
+                // Apparently the fault of no single row.
                 self.complain(&error, part.len());
                 again.extend(keep(part).into_iter().map(apart));
             }
@@ -192,11 +193,13 @@ impl ReportWriter {
         again
     }
 
-    /// What lost against another transaction may do later; what is refused for what it says is not tried again.
+    /// A report that lost against another transaction may succeed later; one that is refused for its data is not tried
+    /// again.
     async fn refused(&mut self, (of, mut waiting): (ReportId, QueuedReport), error: &DatabaseError) -> Batch {
         let tries = waiting.alone.map_or(0, |alone| alone.tries);
         let timed_out = error.is_no_answer() || error.sqlstate().as_deref() == Some("57014");
-        // A lock of another transaction is no refusal, however long it is held: the copy is proven, and its lease lasts.
+        // A lock of another transaction is no refusal, however long it is held: the copy is proven, and its lease
+        // lasts.
         if error.is_conflict() || (timed_out && tries < TRIES_ALONE) {
             return self.later((of, waiting), error);
         }
@@ -220,7 +223,7 @@ impl ReportWriter {
             Err(second) if second.is_conflict() || (second.is_unavailable() && !second.is_no_answer()) => {
                 keep(Batch::from([(of, waiting)]))
             }
-            // A column or a right is missing, to all rows as it seems: what is proven waits for the repair.
+            // A column or a right is missing, to all rows as it seems: the proofs wait for the repair.
             Err(second) if second.is_schema_error() => self.later((of, waiting), error),
             Err(_) => {
                 error!(object.key = %key, error = %reason, "PostgreSQL refuses the result for {key}, and also that its copies failed; its lease runs out: {reason}");
@@ -239,14 +242,14 @@ impl ReportWriter {
         keep(Batch::from([(of, waiting)]))
     }
 
-    /// Says that nothing can be written; it is tried ten times a second.
+    /// Logs that nothing can be written; the writer tries ten times a second.
     fn complain(&mut self, error: &DatabaseError, results: usize) {
         self.failures += 1;
         // Appenders of events wait for one another for moments only.
         if self.failures == 1 && error.is_conflict() {
             debug!(results, "The log was held by others for too long, trying again");
         } else {
-            self.complaint.fails(|times| {
+            self.throttle.fails(|times| {
                 warn!(error = %error, results, times, "Could not record results; trying again");
             });
         }
@@ -300,7 +303,8 @@ fn apart((of, mut waiting): (ReportId, QueuedReport)) -> (ReportId, QueuedReport
     (of, waiting)
 }
 
-/// That all of it failed, because PostgreSQL refuses what it says. Writes whose end was not seen are noted all the same.
+/// Returns a report in which every copy failed, because PostgreSQL refuses the original's data. Writes of unknown
+/// outcome are noted all the same.
 fn failed(report: &Report, reason: &str) -> Report {
     let failed = |(replica, _): &(ReplicaName, Outcome)| {
         let why =
@@ -346,7 +350,7 @@ fn merge(batch: &mut Batch, PendingReport { report, until, answer }: PendingRepo
     }
 }
 
-/// The later word on a replica stands.
+/// The later report on a replica counts.
 fn replace(outcomes: &mut Vec<(ReplicaName, Outcome)>, replica: ReplicaName, outcome: Outcome) {
     outcomes.retain(|(r, _)| *r != replica);
     outcomes.push((replica, outcome));

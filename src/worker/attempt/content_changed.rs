@@ -28,9 +28,9 @@ pub(super) enum ChangeDecision {
 #[derive(Debug, Clone)]
 pub struct ContentChanges {
     pub leases: Leases,
-    /// What the operator says about them.
+    /// What the configuration wants done with them.
     pub policy: UnregisteredChanges,
-    /// Told when a generation begins.
+    /// Woken when a generation begins.
     pub wake_claimer: WakeSender,
 }
 
@@ -63,7 +63,7 @@ impl ContentChanges {
     }
 
     /// Begins a new generation with what was read at the primary, where no program registered the change. Nothing
-    /// of it was written anywhere; the next claim, at once, copies it to all replicas. `true`: the lease is given back.
+    /// of it was written anywhere; the next claim, at once, copies it to all replicas. `true`: the lease is released.
     pub(super) async fn begin_generation(
         &self,
         lease: &Lease,
@@ -97,8 +97,8 @@ impl ContentChanges {
 
     /// What is on record of the reading that fixed the object's content, for one that has its copy at the primary.
     ///
-    /// Where nothing is kept of that reading, in rows from before that was kept, or because a daemon has written the object
-    /// there, the time of the record is asked for.
+    /// Where nothing is kept of that reading, in rows from before that was kept, or because a daemon has written the
+    /// object there, the time of the record is asked for.
     /// Without an answer another content there is judged as if nothing were known.
     pub(super) async fn kept(&self, lease: &Lease, primary: &ReplicaName) -> RecordedSource {
         let mut kept = RecordedSource { reading: lease.source.clone(), recorded_us: None };

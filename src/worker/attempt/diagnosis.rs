@@ -64,22 +64,23 @@ impl Runner {
         }
     }
 
-    /// Finds out whose fault it is that the store `at` failed in this role, which prevents the copy to `target`.
+    /// Finds out whose fault it is that the store `at` failed as a source or a target, which prevents the copy to
+    /// `target`.
     async fn diagnose(
         &self,
         lease: &Lease,
         at: &ReplicaName,
-        role: Direction,
+        direction: Direction,
         target: &ReplicaName,
         why: &Failure,
     ) -> Diagnosis {
         let prior = |name: &ReplicaName| lease.replicas.iter().find(|r| r.replica == *name).and_then(|r| r.prior);
         // A failure of a source is on record at each target that was due.
-        let first = match role {
+        let first = match direction {
             Direction::Write => prior(at).is_none(),
             Direction::Read => lease.targets().any(|r| r.prior.is_none()),
         };
-        let diagnosis = self.health.diagnose(at, role, FailedObject { key: &lease.key, first, why }).await;
+        let diagnosis = self.health.diagnose(at, direction, FailedObject { key: &lease.key, first, why }).await;
         match (diagnosis, prior(target)) {
             // The copy may be parked. Then it matters since when it fails.
             (Diagnosis::Object { others: Some(ago), .. }, Some(prior))

@@ -1,4 +1,4 @@
-//! Keeps objects apart whose keys a store takes for one: none of them is copied there.
+//! Keeps objects apart whose keys a store folds into one: none of them is copied there.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ use tracing::{info, warn};
 
 use crate::{metrics, worker::replica::ReplicaRegistry};
 
-/// How long a copy rests whose twin's record could not be taken back yet.
+/// How long a copy is deferred while its twin's record cannot be revoked.
 pub(super) const REST: Duration = Duration::from_secs(5);
 /// Of a key in a message.
 const SHOWN_CHARS: usize = 100;
 
-/// Takes back what is on record of other objects where a store takes their key for this one's.
+/// Revokes the records of other objects whose keys a store folds into this one's.
 pub(super) struct FoldedKeys<'r> {
     pub leases: &'r Leases,
     pub registry: &'r ReplicaRegistry,
 }
 
 impl FoldedKeys<'_> {
-    /// Takes those targets off the job where another registered object has the key, and says what becomes of them. What
-    /// is on record of the others there may be this object's bytes: it is taken back first.
+    /// Takes off the job those targets where another registered object has the key, and returns their outcomes. The
+    /// copies of the others there may hold this object's bytes: their records are revoked first.
     pub(super) async fn keep_apart(&self, lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
         let mut outcomes = Vec::new();
         for target in std::mem::take(&mut job.targets) {
@@ -72,8 +72,8 @@ impl FoldedKeys<'_> {
         }
     }
 
-    /// The store keeps this object under another name: what is on record of the object of that name, if there is one, may
-    /// be this object's bytes.
+    /// The store keeps this object under another name: what is on record of the object of that name, if there is one,
+    /// may be this object's bytes.
     async fn judge_kept_as(&self, lease: &Lease, store: &Store, kept_as: &KeptAs) -> Outcome {
         if self.is_parted(&lease.key, store, kept_as).await {
             Outcome::Failed { next: NextAttempt::Parked, why: kept_as_another(store, &lease.key, &kept_as.other) }
@@ -82,8 +82,8 @@ impl FoldedKeys<'_> {
         }
     }
 
-    /// Takes back what is on record there of the object that a copy of this one was just written over, if it was. `false`:
-    /// that could not be done yet.
+    /// Revokes the record of the object that a copy of this one has just overwritten there, if it has.
+    /// `false`: that could not be done yet.
     pub(super) async fn part_from_other(&self, lease: &Lease, replica: &ReplicaName) -> bool {
         let replicas = self.registry.replicas();
         let Some(store) = replicas.iter().find(|r| r.name == *replica).map(|r| &r.store) else { return true };
@@ -135,7 +135,7 @@ impl FoldedKeys<'_> {
                 warn!(object.key = %twin.key, replica.id = %replica, "{replica} folds {} and {key} into one key: revoked the record of {} there; neither is copied there", twin.key, twin.key);
                 Ok(true)
             }
-            // Registered or taken back meanwhile, it is looked at again.
+            // Registered or revoked meanwhile, it is read again.
             FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten => {
                 info!(object.key = %twin.key, replica.id = %replica, "The record of {} at {replica} is to be revoked, but another transaction has locked its row", twin.key);
                 Ok(false)
@@ -160,7 +160,7 @@ fn is_one(replica: &ReplicaName, key: &ObjectKey, others: &[&ObjectKey]) -> Fail
     Failure::new(FailureClass::Refused, format!("target {replica}: {what}"))
 }
 
-/// In ASCII, or twins would look alike.
+/// In ASCII, since twins may look alike.
 fn shown(key: &ObjectKey) -> String {
     let mut shown: String = key.as_str().escape_default().take(SHOWN_CHARS).collect();
     if key.as_str().escape_default().count() > SHOWN_CHARS {

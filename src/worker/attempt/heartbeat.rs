@@ -11,8 +11,8 @@ use crate::metrics;
 
 /// Renews the leases of this process, and stops copies whose lease cannot be renewed.
 ///
-/// It has a connection of its own. One statement renews all; a row that another transaction has
-/// locked is renewed with the next one. Its copy stops only when the lease is about to expire.
+/// It has a connection of its own. One statement renews all; a row that another transaction has locked is renewed with
+/// the next one. Its copy stops only when the lease is about to expire.
 #[derive(Debug)]
 pub struct Heartbeat {
     pub leases: Leases,
@@ -28,16 +28,16 @@ impl Heartbeat {
         let margin = self.daemon.lease_timeout / 10;
         let look = (self.every / 3).min(Duration::from_secs(1));
         let mut next_beat = Instant::now() + self.every;
-        let complaint = LogThrottle::new();
+        let throttle = LogThrottle::new();
         loop {
             tokio::select! {
                 () = end.cancelled() => return,
                 () = tokio::time::sleep(look) => {}
             }
             if Instant::now() >= next_beat {
-                // After a failure the next look tries again at once.
-                if self.beat(&complaint).await {
-                    complaint.is_over();
+                // After a failure the next round tries again at once.
+                if self.beat(&throttle).await {
+                    throttle.is_over();
                     next_beat = Instant::now() + self.every;
                 }
             }
@@ -50,12 +50,12 @@ impl Heartbeat {
     }
 
     /// Whether the database answered.
-    async fn beat(&self, complaint: &LogThrottle) -> bool {
+    async fn beat(&self, throttle: &LogThrottle) -> bool {
         let asked = self.held.to_renew();
         let sent = Instant::now();
         let answers = match self.leases.renew(&asked, self.daemon.lease_timeout).await {
             Ok(answers) => answers,
-            Err(error) => return failed(&error, complaint),
+            Err(error) => return failed(&error, throttle),
         };
         for (key, fence, answer) in answers {
             match answer {
@@ -64,19 +64,19 @@ impl Heartbeat {
                     metrics::leases_lost(1);
                     warn!(object.key = %key, "The lease of {key} is lost, or the key was registered again; its copy stops");
                 }
-                // It is asked again; or its copy ended while we asked.
+                // It is renewed with the next statement; or its copy ended meanwhile.
                 FencedWrite::RowLocked | FencedWrite::Superseded | FencedWrite::FailureWritten => {}
             }
         }
         match self.leases.heartbeat(&self.daemon).await {
             Ok(()) => true,
-            Err(error) => failed(&error, complaint),
+            Err(error) => failed(&error, throttle),
         }
     }
 }
 
-fn failed(error: &copyhold_db::DatabaseError, complaint: &LogThrottle) -> bool {
+fn failed(error: &copyhold_db::DatabaseError, throttle: &LogThrottle) -> bool {
     metrics::database_error("lease::renew");
-    complaint.fails(|times| warn!(error = %error, times, "The heartbeat failed, trying again"));
+    throttle.fails(|times| warn!(error = %error, times, "The heartbeat failed, trying again"));
     false
 }

@@ -26,7 +26,7 @@ struct HeldLease {
 }
 
 impl HeldLeases {
-    /// Enters a lease; the token is cancelled when it is lost, or when `stop` is.
+    /// Registers a lease; the token is cancelled when it is lost, or when `stop` is.
     ///
     /// An older lease of the same row is over, or we could not have claimed it again. If its copy does not know that
     /// yet, only this method can stop it: the heartbeat renews the new lease.
@@ -58,7 +58,7 @@ impl HeldLeases {
         metrics::leases_held(held.len());
     }
 
-    /// What the heartbeat asks for.
+    /// Returns the leases that the heartbeat renews.
     pub fn to_renew(&self) -> Vec<(ObjectKey, Fence, Generation)> {
         self.lock().iter().map(|(k, h)| (k.clone(), h.fence, h.generation)).collect()
     }
@@ -157,7 +157,7 @@ mod tests {
         let (held, lease) = (HeldLeases::default(), lease());
         held.register(&lease, &CancellationToken::new());
         assert_eq!(held.to_renew().len(), 1);
-        // While the heartbeat asks, the copy ends and frees its row.
+        // While the heartbeat renews it, the copy ends and frees its row.
         held.mark_ending(&lease.key, FENCE);
         assert!(!held.mark_lost(&lease.key, FENCE));
         held.remove(&lease.key, FENCE);

@@ -1,4 +1,5 @@
-//! Works on one leased object: copies it, or reads its recorded copies again; keeps the lease alive and writes the result.
+//! Works on one leased object: copies it, or reads its recorded copies again; keeps the lease alive and writes the
+//! result.
 //!
 //! Uses `replica`, never `claim`. `replica` decides whose fault a failure is; [`record`] decides what becomes of the
 //! copy; [`state`] decides what an attempt does next, and [`task`] does it.

@@ -32,10 +32,11 @@ use crate::metrics;
 const BATCH: usize = 1000;
 /// Statements are at least this far apart: what comes in between goes with the next.
 const EVERY: Duration = Duration::from_millis(50);
-/// How long the next try waits when PostgreSQL is unavailable.
+/// How long the next attempt waits when PostgreSQL is unavailable.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How many changes are kept at most while PostgreSQL is unavailable: some 300 bytes each, 20 MiB. Fewer come together, since
-/// copies stop when their lease expires. Parts that are not kept are sent again; uploads are found by the sweeper.
+/// How many changes are kept at most while PostgreSQL is unavailable: some 300 bytes each, 20 MiB. Fewer come together,
+/// since copies stop when their lease expires. Parts that are not kept are sent again; uploads are found by the
+/// sweeper.
 const UNWRITTEN: usize = 65_536;
 
 /// The memory of this process's unfinished uploads: a [`Journal`] for each lease, and one [`JournalWriter`] for all.
@@ -44,24 +45,24 @@ pub struct Journals {
     uploads: Uploads,
     messages: mpsc::UnboundedSender<JournalMessage>,
     unwritten: Arc<AtomicUsize>,
-    complaint: Arc<LogThrottle>,
+    throttle: Arc<LogThrottle>,
 }
 
-/// Writes down what need not be waited for, of all objects together.
+/// Writes the changes of all objects that need not be waited for.
 #[derive(Debug)]
 pub struct JournalWriter {
     uploads: Uploads,
     messages: mpsc::UnboundedReceiver<JournalMessage>,
-    complaint: Arc<LogThrottle>,
+    throttle: Arc<LogThrottle>,
 }
 
-/// The two ends. The recorder ends when all journals are gone and everything is written.
+/// The two ends. The writer ends when all journals are gone and everything is written.
 #[must_use]
 pub fn journals(uploads: Uploads) -> (Journals, JournalWriter) {
     let (sender, messages) = mpsc::unbounded_channel();
-    let complaint = Arc::new(LogThrottle::default());
-    let recorder = JournalWriter { uploads: uploads.clone(), messages, complaint: Arc::clone(&complaint) };
-    (Journals { uploads, messages: sender, unwritten: Arc::default(), complaint }, recorder)
+    let throttle = Arc::new(LogThrottle::default());
+    let recorder = JournalWriter { uploads: uploads.clone(), messages, throttle: Arc::clone(&throttle) };
+    (Journals { uploads, messages: sender, unwritten: Arc::default(), throttle }, recorder)
 }
 
 impl Journals {
@@ -80,7 +81,7 @@ impl Journals {
     fn send(&self, change: JournalChange, journal: Option<&Arc<watch::Sender<usize>>>) {
         if self.unwritten.load(Ordering::Relaxed) < UNWRITTEN {
             let guard = UnwrittenGuard::new(&self.unwritten, journal);
-            // Without a recorder the process is at its end.
+            // Without a writer the process is at its end.
             let _ = self.messages.send(JournalMessage { change, guard });
         }
     }
@@ -103,7 +104,7 @@ impl Journals {
                     if error.is_data_error() || matches!(error, DatabaseError::Inconsistent { .. }) {
                         return Err(PermanentError(error));
                     }
-                    self.complaint.fails(|times| warn!(error = %error, times, "Could not {what}, trying again"));
+                    self.throttle.fails(|times| warn!(error = %error, times, "Could not {what}, trying again"));
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -171,7 +172,7 @@ impl Journal for LeaseJournal {
                     Ok(id) => return UploadEntry(id),
                     // Its values are all our own. If the table was altered by hand, an operator may mend it.
                     Err(PermanentError(error)) => {
-                        self.journals.complaint.fails(|times| {
+                        self.journals.throttle.fails(|times| {
                             error!(object.key = %key, error = %error, times, "Could not record a new upload of {key}; it is not begun");
                         });
                         tokio::time::sleep(PAUSE).await;
@@ -338,7 +339,7 @@ impl JournalWriter {
                     );
                     return;
                 }
-                self.complaint.fails(|times| {
+                self.throttle.fails(|times| {
                     warn!(error = %error, times, parts = pending.parts.len(), "Could not record finished parts; trying again");
                 });
                 next = Instant::now() + PAUSE;
@@ -375,7 +376,7 @@ impl JournalWriter {
             let busy = ended.inspect_err(|_| metrics::database_error("lease::end_uploads"))?;
             pending.over.retain(|id, _| busy.contains(id) || !batch.contains(id));
         }
-        self.complaint.is_over();
+        self.throttle.is_over();
         Ok(())
     }
 

@@ -32,15 +32,17 @@ use crate::{
     },
 };
 
-/// How often it looks whether something is to be read again, ± 20 %.
+/// How often it queries copies to read again, ± 20 %.
 const EVERY: Duration = Duration::from_secs(5);
-/// Copies that are taken at once, and read one object after the other.
+/// Copies that one statement claims; they are read one object after the other.
 const BATCH: usize = 16;
 
-/// Reads copies again if a write was sent to them whose end no daemon has seen, until nothing of it can arrive any more.
+/// Reads copies again if a write was sent to them whose end no daemon has seen, until nothing of it can arrive any
+/// more.
 ///
-/// Every daemon looks after the replicas that it may read. An object is read by the daemon that leases it, and the time of
-/// its next reading is moved on before that: whatever happens here, it is read again until it was seen to be right.
+/// Every daemon reads the replicas that its configuration lets it read. An object is read by the daemon that leases it,
+/// and the time of its next reading is moved on before that: whatever happens here, it is read again until it was seen
+/// to be right.
 #[derive(Debug)]
 pub struct Rechecker {
     pub leases: Leases,
@@ -79,24 +81,24 @@ enum UnreadReason {
 }
 
 impl Rechecker {
-    /// Looks until `drain`.
+    /// Runs until `drain`.
     pub async fn run(self, drain: CancellationToken) {
         let mut tidied = None;
-        let complaint = LogThrottle::new();
+        let throttle = LogThrottle::new();
         loop {
             let ended = drain.run_until_cancelled(tokio::time::sleep(jittered(EVERY)));
             if ended.await.is_none() {
                 return;
             }
-            // Before the gate has looked at the replicas it is not known which may be read.
+            // Before the gate has inspected the replicas it is not known which may be read.
             if self.registry.snapshot().primary.is_none() {
                 continue;
             }
             match self.recheck_due(&mut tidied, &drain).await {
-                Ok(()) => complaint.is_over(),
+                Ok(()) => throttle.is_over(),
                 Err(error) => {
                     metrics::database_error("lease::claim_unsettled");
-                    complaint.fails(|times| {
+                    throttle.fails(|times| {
                         warn!(error = %error, times, "Could not query copies to read again; trying again");
                     });
                 }
@@ -135,7 +137,7 @@ impl Rechecker {
         replicas.filter(|name| snapshot.access.get(name).is_some_and(ReplicaAccess::is_readable)).collect()
     }
 
-    /// Reads some recorded copies of a leased object, and gives the lease back.
+    /// Reads some recorded copies of a leased object, and releases the lease.
     async fn recheck(
         &self,
         lease: &Lease,
@@ -199,8 +201,8 @@ impl Rechecker {
             match copy::read(&replica.store, &lease.key, |_| {}).await {
                 // The bytes are the object's; what was sent with them may have been an earlier state of its metadata.
                 Ok(ObjectReading { content: found, metadata, .. }) if found == *content => {
-                    // Where it is not known what was sent, any other metadata may be. The primary's is the application's, and
-                    // a store that alters it always shows another.
+                    // Where it is not known what was sent, any other metadata may be. The primary's is the
+                    // application's, and a store that alters it always shows another.
                     let may_be_late = match copy.sent_metadata {
                         Some(sent) => sent == metadata,
                         None => !is_primary && !replica.store.profile().accepts_altered_metadata,
@@ -262,8 +264,8 @@ impl Rechecker {
         }
     }
 
-    /// What stands at the primary is judged as a copy from there would judge it. Where it is not known what was sent, a
-    /// newer content may be a late write of ours just as well, and is not taken for the application's.
+    /// The content at the primary is judged as a copy from there would judge it. Where it is not known what was sent, a
+    /// newer content may be a late write of ours just as well, and does not count as the application's.
     async fn judge_primary(
         &self,
         lease: &Lease,
@@ -288,8 +290,8 @@ impl Rechecker {
         }
     }
 
-    /// What was found to be wrong is taken back. It stays to be read until it is settled, also after it was copied again;
-    /// what is right and settled is forgotten.
+    /// A record that was found to be wrong is revoked. The copy stays to be read until it is settled, also after it was
+    /// copied again; what is right and settled is forgotten.
     async fn conclude(
         &self,
         lease: &Lease,
@@ -363,8 +365,8 @@ impl Rechecker {
     }
 }
 
-/// No daemon has read the object in this generation, so there is nothing to compare with. Of the primary the application's
-/// word counts until then; a copy that was taken over from a listing is made again.
+/// No daemon has read the object in this generation, so there is nothing to compare with. Of the primary the
+/// application's word counts until then; a copy that was taken over from a listing is made again.
 fn never_read(copy: &UnsettledCopy, is_primary: bool) -> ReadResult {
     if is_primary {
         return ReadResult::Equal;
@@ -392,7 +394,7 @@ fn explained(mut why: Failure, next: NextAttempt) -> Failure {
 }
 
 impl ReadResult {
-    /// The word for it in metrics.
+    /// The name of it in metrics.
     fn word(&self) -> &'static str {
         match self {
             Self::Equal => "equal",

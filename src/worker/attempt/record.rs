@@ -12,13 +12,13 @@ use rand::RngExt as _;
 
 use crate::worker::replica::Diagnosis;
 
-/// How long a copy rests that was broken off because slow ones held too much.
+/// How long a copy is deferred that was aborted because slow ones held too much.
 const CROWDED_OUT_FOR: Duration = Duration::from_secs(30);
 
-/// An object that fails where another one succeeded so lately is at fault itself.
+/// An object that fails where another one succeeded within this time is at fault itself.
 const OTHERS_SUCCEED_WITHIN: Duration = Duration::from_mins(1);
 
-/// What the copy has said so far and is not written yet.
+/// What the copy has reported so far and is not written yet.
 #[derive(Debug)]
 pub(super) struct AttemptRecord {
     key: ObjectKey,
@@ -28,19 +28,19 @@ pub(super) struct AttemptRecord {
     due: Vec<ReplicaName>,
     content: Option<Content>,
     metadata: Option<MetadataHash>,
-    /// What the object has besides, and some copy of it lacks; `None`: it was not read yet.
+    /// Properties of the object that some copy of it lacks; `None`: it was not read yet.
     not_carried: Option<Vec<NotCarried>>,
     /// The primary has another content by now.
     pub(super) changed: Option<(ReplicaName, Content, SourceReading)>,
-    /// What the primary said of the object, to be kept with the content.
+    /// How the primary described the object, to be stored with the content.
     source_reading: Option<SourceReading>,
-    /// The replica whose words are kept.
+    /// The replica whose description is stored.
     source_replica: Option<ReplicaName>,
     /// Replicas that are on record and turned out not to have the object, or not this content of it.
     /// `true`: the copy is parked, since an operator has to decide.
     missing: Vec<(ReplicaName, Failure, bool)>,
     outcomes: Vec<(ReplicaName, Outcome)>,
-    /// Replicas of which the copy has said nothing yet.
+    /// Replicas whose result is outstanding.
     pending: Vec<ReplicaName>,
     /// Replicas that have got some of it in this attempt, though not all.
     advanced: Vec<ReplicaName>,
@@ -65,7 +65,7 @@ struct TargetWrite {
     ended: bool,
 }
 
-/// A store may put terabytes together before it answers; the daemon waits for so long.
+/// A store may assemble terabytes before it answers; the daemon waits for so long.
 const COMPLETE_MAY_TAKE: Duration = Duration::from_mins(10);
 
 impl AttemptRecord {
@@ -93,7 +93,7 @@ impl AttemptRecord {
         }
     }
 
-    /// Of its targets the copy will say how it ended; of a source that is due, that it was read.
+    /// Expects a result of each target, and of each due source that it was read.
     pub(super) fn expect<'n>(
         &mut self,
         targets: impl Iterator<Item = &'n ReplicaName>,
@@ -108,12 +108,12 @@ impl AttemptRecord {
         self.outcomes.extend(outcomes);
     }
 
-    /// Whether nothing is left to be tried.
+    /// Returns whether nothing is left to be tried.
     pub(super) fn is_done(&self) -> bool {
         self.pending.is_empty() && !self.outcomes.is_empty()
     }
 
-    /// Nothing was tried; what is due rests for so long.
+    /// Nothing was tried; the due copies are deferred for so long.
     pub(super) fn defer_all(&mut self, delay: Duration) {
         self.outcomes = self.due.iter().map(|replica| (replica.clone(), Outcome::Deferred { delay })).collect();
     }
@@ -129,7 +129,7 @@ impl AttemptRecord {
         }
     }
 
-    /// Takes note at once of what needs no finding out.
+    /// Records at once what needs no diagnosis.
     pub(super) fn observe(&mut self, step: &CopyStep) {
         match step {
             CopyStep::WriteBegun { replica, content, metadata, completes } => {
@@ -205,7 +205,8 @@ impl AttemptRecord {
             CopyStep::Target { replica, result } => {
                 let outcome = match result {
                     Ok(proof) => {
-                        // Written by us, it has another Last-Modified and ETag than are kept, and no daemon has read them.
+                        // Written by us, it has another Last-Modified and ETag than are kept, and no daemon has read
+                        // them.
                         if self.source_replica.as_ref() == Some(&replica) {
                             self.source_reading =
                                 Some(SourceReading { replica: replica.clone(), modified_us: None, tag: None });
@@ -225,7 +226,7 @@ impl AttemptRecord {
         self.outcomes.extend(std::mem::take(&mut self.pending).into_iter().map(rests));
     }
 
-    /// What a store did is charged to no copy, nor explained by it: its breaker says why.
+    /// A store's fault is charged to no copy, nor explained by it: its breaker has the reason.
     fn failed(&self, replica: &ReplicaName, why: Failure, diagnosis: Diagnosis) -> Outcome {
         let (others, failing_for) = match diagnosis {
             Diagnosis::Store { rest } => return Outcome::Deferred { delay: rest },
@@ -233,7 +234,7 @@ impl AttemptRecord {
         };
         let succeed = others.is_some_and(|ago| ago < OTHERS_SUCCEED_WITHIN + failing_for);
         let next = self.next(replica, &why, succeed);
-        // One that fails in passing may do so beside others that succeed.
+        // A transient failure may happen while others succeed.
         let passing = match why.class {
             FailureClass::Throttled => true,
             FailureClass::Transient => !self.priors.contains_key(replica),
@@ -243,7 +244,7 @@ impl AttemptRecord {
         Outcome::Failed { next, why: if named { why.of_the_object(&self.key) } else { why } }
     }
 
-    /// A recorded time that is known to be false is taken back. If another source had the object, the gap is to be
+    /// A recorded time that is known to be false is revoked. If another source had the object, the gap is to be
     /// filled at once; if none had, all wait alike for the upload to end.
     pub(super) fn conclude(&mut self) {
         for (replica, why, park) in std::mem::take(&mut self.missing) {
@@ -266,7 +267,7 @@ impl AttemptRecord {
         }
     }
 
-    /// What stands at a replica is not copied, though it may be a new content.
+    /// The content at a replica is not copied, although it may be a new one.
     pub(super) fn park(&mut self, replica: ReplicaName, why: Failure) {
         self.missing.push((replica, why, true));
     }

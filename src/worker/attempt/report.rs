@@ -54,8 +54,8 @@ impl Runner {
         debug!(object.key = %lease.key, writes = writes.len(), "{} writes of {} may still arrive; what is recorded under them is read again", writes.len(), lease.key);
     }
 
-    /// Releases a row that may still carry this attempt's fence: the key was registered again, or the daemon is to stop.
-    /// Every request of the attempt has ended by now, so nothing of the old content can arrive at a target later.
+    /// Releases a row that may still carry this attempt's fence: the key was registered again, or the daemon is to
+    /// stop. Every request of the attempt has ended by now, so nothing of the old content can arrive at a target later.
     pub(in crate::worker) async fn release(&self, lease: &Lease) {
         let give_up_at = Instant::now() + RELEASE_WITHIN;
         let released = loop {
@@ -71,7 +71,8 @@ impl Runner {
                 Ok(_) | Err(_) => break released,
             }
         };
-        // An object that was registered again while it was copied is due now, and nothing else wakes the claimer for it.
+        // An object that was registered again while it was copied is due now, and nothing else wakes the claimer for
+        // it.
         self.wake_claimer.wake();
         if let Ok(answers) = &released
             && matches!(answers.first(), Some((.., FencedWrite::Superseded)))

@@ -39,7 +39,8 @@ enum Phase {
     Diagnosing {
         was_cancelled: bool,
     },
-    /// The lease is lost, or the daemon is to stop. Failures are not diagnosed any more: the next holder finds them again.
+    /// The lease is lost, or the daemon is to stop. Failures are not diagnosed any more: the next holder finds them
+    /// again.
     Stopped,
 }
 

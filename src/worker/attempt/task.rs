@@ -48,7 +48,7 @@ pub struct AttemptResources {
     /// `None`: a probe copy, which needs no slot.
     pub slot: Option<Slot>,
     pub active_read: Option<ActiveRead>,
-    /// How the copy to this target ends says something of the store.
+    /// How the copy to this target ends is evidence about its store.
     pub probe_copy: Option<ProbeCopy>,
 }
 
@@ -101,8 +101,8 @@ impl Runner {
         let (key, fence) = (lease.key.clone(), lease.fence);
         let attempt = AssertUnwindSafe(Box::pin(self.attempt(lease, job, permits, resources))).catch_unwind();
         if attempt.await.is_err() {
-            // As if the holder had died: requests may be under way. If the heartbeat renewed the lease for ever, no daemon
-            // could claim the object again.
+            // As if the holder had died: requests may be under way. If the heartbeat renewed the lease for ever, no
+            // daemon could claim the object again.
             self.held.remove(&key, fence);
             error!(object.key = %key, "The work on {key} panicked; it is done again when its lease has run out");
         }
@@ -212,7 +212,8 @@ impl Runner {
         }
     }
 
-    /// Returns what is known before anything is read. Targets that would hold another object's copy are taken off the job.
+    /// Returns what is known before anything is read. Targets that would hold another object's copy are taken off the
+    /// job.
     async fn begin(&self, lease: &Lease, job: &mut Job) -> AttemptRecord {
         let mut record = AttemptRecord::new(lease);
         record.add_outcomes(defer_spared_targets(lease, job));
@@ -222,7 +223,7 @@ impl Runner {
         record
     }
 
-    /// Writes how the attempt ended. `true`: the lease is given back.
+    /// Writes how the attempt ended. `true`: the lease is released.
     async fn conclude(&self, lease: &Lease, attempt: &mut AttemptState) -> bool {
         let aborted = attempt.aborted();
         if aborted == Some(AbortReason::TimeLimit) {
@@ -243,7 +244,7 @@ impl Runner {
         }
     }
 
-    /// Writes the last report. `true`: the lease is given back.
+    /// Writes the last report. `true`: the lease is released.
     async fn write_last(&self, lease: &Lease, record: &mut AttemptRecord) -> bool {
         self.write(lease, record.report(lease, true, self.settle)).await != FencedWrite::Superseded
     }
@@ -255,7 +256,7 @@ impl Runner {
         self.write_last(lease, record).await
     }
 
-    /// Gives a lease back untried; the copies that are due are deferred for so long.
+    /// Releases a lease untried; the copies that are due are deferred for so long.
     pub(in crate::worker) async fn defer(&self, lease: &Lease, rest: Duration) {
         self.held.register(lease, &self.stop);
         let mut record = AttemptRecord::new(lease);
@@ -267,8 +268,8 @@ impl Runner {
         self.held.remove(&lease.key, lease.fence);
     }
 
-    /// Asks when the primary's copy was recorded, if nothing is kept of the reading that fixed the content. That is so in
-    /// rows that are older than that column.
+    /// Asks when the primary's copy was recorded, if nothing is kept of the reading that fixed the content. That is so
+    /// in rows that are older than that column.
     pub(in crate::worker) async fn recall(&self, lease: &Lease, job: &mut Job) {
         if let Some(primary) = job.sources.iter().find(|source| source.primary && source.recorded) {
             job.kept = self.changes.kept(lease, primary.store.name()).await;
@@ -286,8 +287,8 @@ fn sources_deferred_for(job: &Job) -> Option<Duration> {
     rests.into_iter().min()
 }
 
-/// Takes off the job those targets whose stores have asked not to be sent the key for a while, so that the object is not
-/// read in vain.
+/// Takes off the job those targets whose stores have asked not to be sent the key for a while, so that the object is
+/// not read in vain.
 fn defer_spared_targets(lease: &Lease, job: &mut Job) -> Vec<(ReplicaName, Outcome)> {
     let mut outcomes = Vec::new();
     job.targets.retain(|target| match target.store.spared_for(&lease.key) {

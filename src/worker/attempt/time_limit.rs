@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// How long the work on one object may take, although the heartbeat renews its lease: a living process would hold an object
-/// whose copy hangs for ever.
+/// How long the work on one object may take, although the heartbeat renews its lease: a living process would hold an
+/// object whose copy hangs for ever.
 #[derive(Debug, Clone, Copy)]
 pub struct TimeLimit {
     /// For an object without bytes.

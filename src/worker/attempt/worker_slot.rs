@@ -65,7 +65,7 @@ impl WorkerSlot {
         }
     }
 
-    /// Takes note of a step of the copy at `now`. `waits_for_slow`: of the targets that are left, all are known to be
+    /// Records a step of the copy at `now`. `waits_for_slow`: of the targets that are left, all are known to be
     /// slow; `None`: none is left.
     pub(super) fn note(&mut self, step: &CopyStep, waits_for_slow: Option<bool>, now: Instant) {
         match step {
@@ -110,7 +110,7 @@ impl WorkerSlot {
         }
     }
 
-    /// It waits for nothing but a ruling on its failures.
+    /// Gives the slot back, if there is room: the attempt only awaits the diagnoses of its failures.
     pub(super) fn detach_until_ruled(&mut self) -> Detach {
         match self.slow_copies.admit_stuck() {
             Some(permit) if self.slot.is_some() && self.stuck.is_none() => {

@@ -9,12 +9,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Holders in a row that died with an object before it is suspected to be the cause.
 const SUSPECTED_FROM: u32 = 2;
 
-/// How long a suspect rests while another one is worked on, in seconds. Spread wide: however many there are, they come
-/// back one after the other, and a long copy of one costs the others a few updates a second.
+/// How long a suspect is deferred while another one is worked on, in seconds. Spread wide: however many there are, they
+/// come back one after the other, and a long copy of one costs the others a few updates a second.
 const REST: std::ops::Range<f64> = 2.0..10.0;
 
-/// Objects whose holders died twice in a row: only one of them at a time is worked on. If it crashes this process, only that
-/// one is counted again. Objects that were merely under way during the crash complete one by one.
+/// Objects whose holders died twice in a row: only one of them at a time is worked on. If it crashes this process, only
+/// that one is counted again. Objects that were merely under way during the crash complete one by one.
 #[derive(Debug, Clone)]
 pub(super) struct CrashSuspects(Arc<Semaphore>);
 
@@ -23,7 +23,7 @@ pub(super) struct CrashSuspects(Arc<Semaphore>);
 pub(super) enum SuspectAdmission {
     /// It may; a suspect holds the permit meanwhile.
     Admitted(Option<OwnedSemaphorePermit>),
-    /// It is to be given back for so long: another suspect is under way.
+    /// It is to be deferred for so long: another suspect is under way.
     Deferred(Duration),
 }
 

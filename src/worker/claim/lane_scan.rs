@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use copyhold_db::lease::{LanePosition, Peeked};
 
-/// How long after a lane was looked through it is looked through again: rows may have appeared that are not the last.
+/// How long after the end of a scan the next one begins: rows may have appeared before the last one.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// Looking may take a tenth of the time: the rest is this many times as long.
+/// A scan may take a tenth of the time: the rest is this many times as long.
 const REST: u32 = 9;
 const REST_AT_LEAST: Duration = Duration::from_millis(10);
 
-/// Where in a lane one is, looking for the few rows that have a source while the primary has none.
+/// The position in a lane whose rows are searched for those that have a source while the primary cannot be read.
 #[derive(Debug)]
 pub(super) struct SourcelessScan {
     at: LanePosition,
@@ -23,7 +23,7 @@ impl SourcelessScan {
         Self { at: LanePosition::BEGINNING, again_at: None }
     }
 
-    /// From where to look now.
+    /// Returns the position to read from now.
     pub(super) fn from(&mut self, now: Instant) -> LanePosition {
         if self.again_at.is_some_and(|at| at <= now) {
             *self = Self::new();

@@ -8,8 +8,8 @@ use copyhold_db::connections::STATEMENT_TIMEOUT;
 /// Past a statement's time, on its way to the server and back.
 const CERTAINLY_OVER: Duration = STATEMENT_TIMEOUT.saturating_add(Duration::from_secs(5));
 
-/// Claims whose answer was lost. The rows that they leased have no worker, so the claimer frees them before it claims more.
-/// It does so once more when the statement has certainly ended, since that may still run during the first time.
+/// Claims whose answer was lost. The rows that they leased have no worker, so the claimer frees them before it claims
+/// more. It does so once more when the statement has certainly ended, since that may still run during the first time.
 #[derive(Debug, Default)]
 pub(super) struct LostClaims(Vec<LostClaim>);
 

@@ -10,27 +10,27 @@ const REST: u32 = 50;
 const CHEAP: Duration = Duration::from_millis(2);
 /// Then the lane is asked from its beginning no more often than this.
 const DEAR_AT_MOST_EVERY: Duration = Duration::from_secs(5);
-/// But at least so often after one that was dear: an answer that was slow for another reason, on a busy machine or after
-/// an outage, must not hide rows for minutes.
+/// But at least so often after one that was slow: an answer that was slow for another reason, on a busy machine or
+/// after an outage, must not hide rows for minutes.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
-/// And after several in a row, which leave no doubt. Behind a million dead entries a look takes half a second: every ten
-/// seconds that would be one claim in a hundred of a trickle of ten a second.
+/// And after several in a row, which leave no doubt. Behind a million dead entries such a query takes half a second:
+/// every ten seconds that would be one claim in a hundred at ten objects a second.
 const DEAR_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 
 /// The position from which a lane is asked.
 ///
 /// Rows are taken in order, so what lies before the last one taken is dead, and reading it again costs more with
 /// every claim. But a row may appear there later: committed late, released, swept. So now and then the lane is asked
-/// from its beginning, and the dearer that is, the more seldom.
+/// from its beginning, and the more that costs, the more rarely.
 #[derive(Debug)]
 pub struct LowWaterMark {
     at: LanePosition,
     from_the_beginning_at: Option<Instant>,
-    /// The last look at the beginning was dear.
+    /// The last query from the beginning was slow.
     was_dear: bool,
 }
 
-/// One question to a lane.
+/// One query of a lane.
 #[derive(Debug, Clone, Copy)]
 pub struct LaneQuery {
     pub from: LanePosition,
@@ -49,14 +49,15 @@ impl LowWaterMark {
         Self { at: LanePosition::BEGINNING, from_the_beginning_at: None, was_dear: false }
     }
 
-    /// From where to ask now.
+    /// Returns the query to send now.
     #[must_use]
     pub fn query(&self, now: Instant) -> LaneQuery {
         let beginning = self.from_the_beginning_at.is_none_or(|at| at <= now);
         LaneQuery { from: if beginning { LanePosition::BEGINNING } else { self.at }, asked: now }
     }
 
-    /// What came of it: the last place that was taken, if any, whether as many rows came as were asked for, and when.
+    /// Records the answer: the last position that was claimed, if any, whether it has as many rows as requested, and
+    /// when it came.
     pub fn record_answer(&mut self, query: LaneQuery, last: Option<LanePosition>, filled: bool, now: Instant) {
         if query.from == LanePosition::BEGINNING {
             let took = now.saturating_duration_since(query.asked);
@@ -68,10 +69,10 @@ impl LowWaterMark {
             self.from_the_beginning_at = Some(now + rest);
         }
         self.at = match last {
-            // There may be more right behind it, even before the floor: a slow target leaves many rows there, and
-            // each of the next questions takes up where this one ended.
+            // There may be more right behind it, even before the mark: a slow target leaves many rows there, and
+            // each of the next queries resumes where this one ended.
             Some(last) if filled => last,
-            // That was all: what was found before the floor came late.
+            // That was all: the rows before the mark appeared late.
             Some(last) => self.at.max(last),
             None => self.at,
         };

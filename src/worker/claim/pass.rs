@@ -31,7 +31,7 @@ pub(super) enum PassResult {
     Claimed(usize),
     /// None was, but some lanes were not asked from their beginning. They may be after this time.
     Partial(Duration),
-    /// None had a source among those that were looked at; the next may be looked at after this time.
+    /// None had a source among those that were read; the scan may continue after this time.
     Scanning(Duration),
     /// There is no work.
     Empty,
@@ -47,8 +47,8 @@ pub(super) enum PassResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LanesToAsk {
     All,
-    /// After a notification, if another daemon looks first: that one asks all lanes, and most objects lack copies in most
-    /// lanes. An object that is due in another lane only, while that daemon hangs or has died, waits for the poll.
+    /// After a notification, if another daemon looks first: that one asks all lanes, and most objects lack copies in
+    /// most lanes. An object that is due in another lane only, while that daemon hangs or has died, waits for the poll.
     One,
 }
 
@@ -150,8 +150,8 @@ impl Claimer {
         })
     }
 
-    /// Claims the objects that are to be tried at replicas whose stores may be at fault; returns how many were found. They
-    /// need no slots: those may all be taken by objects whose failures wait for this result.
+    /// Claims the objects that are to be tried at replicas whose stores may be at fault; returns how many were found.
+    /// They need no slots: those may all be taken by objects whose failures wait for this result.
     async fn pass_probe_copies(&mut self) -> Result<usize, DatabaseError> {
         let mut found = 0;
         while let Some(order) = self.registry.take_probe_copy_order() {

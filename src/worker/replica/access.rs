@@ -47,17 +47,17 @@ impl ReplicaSnapshot {
         }
     }
 
-    /// Returns what is known of the contents of a former primary, if the object was registered while the replica was the
-    /// primary, or before.
+    /// Returns what is known of the contents of a former primary, if the object was registered while the replica was
+    /// the primary, or before.
     fn was_primary_for(&self, replica: &ReplicaName, arrival: RegistrationOrder) -> Option<&FormerPrimary> {
         self.former.get(replica).filter(|former| arrival <= former.through && self.primary.as_ref() != Some(replica))
     }
 
     /// Returns what to do where the key exists already.
     ///
-    /// If the object was registered while the replica was the primary, the key holds an earlier content of the same object.
-    /// When the object is registered anew at today's primary, that content is overwritten. What the bucket held before
-    /// Copyhold was set up is never overwritten.
+    /// If the object was registered while the replica was the primary, the key holds an earlier content of the same
+    /// object. When the object is registered anew at today's primary, that content is overwritten. What the bucket held
+    /// before Copyhold was set up is never overwritten.
     pub(super) fn on_existing(
         &self,
         existing: OnExisting,

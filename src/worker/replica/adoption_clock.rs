@@ -1,16 +1,16 @@
-//! Whether a store's clock is fit to tell adopted objects from copies. Pure.
+//! Decides whether a store's clock can distinguish adopted objects from copies. Pure.
 
 use std::time::SystemTime;
 
 use copyhold_db::replica::{INSPECTION_VALID_FOR, WRITE_DELAY};
 use copyhold_s3::store::{BucketContents, shown};
 
-/// Whether a store's clock tells what its bucket holds from what is written to it from now on.
+/// Whether a store's clock distinguishes what its bucket holds from what is written to it from now on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AdoptionClock {
-    /// It was looked at then, and the store's clock has gone on by [`WRITE_DELAY`] since.
+    /// It was inspected then, and the store's clock has advanced by [`WRITE_DELAY`] since.
     Ready(SystemTime),
-    /// Not yet. This is what it says.
+    /// Not yet. This is its present time.
     NotYet(SystemTime),
     /// It does not, and why.
     Unusable(String),
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_adopted_is_told_from_copies_by_the_stores_own_clock_alone() {
+    fn adopted_objects_are_distinguished_from_copies_by_the_stores_own_clock_alone() {
         let looked = |date: Option<u64>| BucketContents { key: Some("k".into()), date: date.map(at), of_later: None };
         let seen = |date, before: Option<u64>| adopts(&looked(Some(date)), before.map(at));
         assert_eq!(seen(1_000, None), AdoptionClock::NotYet(at(1_000)));

@@ -1,5 +1,5 @@
-//! Sends a store a simple request: a listing or, where that is refused, HEAD for objects that are recorded there. Writes
-//! nothing.
+//! Sends a store a simple request: a listing or, where that is refused, HEAD for objects that are recorded there.
+//! Writes nothing.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -19,8 +19,8 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How much of an object is read to see whether it can be.
 const READS_BYTES: u64 = 64 << 10;
 
-/// Asks for a listing and, where the store refuses that, for objects that are recorded there. `lists`: whether its bucket
-/// was ever listed.
+/// Asks for a listing and, where the store refuses that, for objects that are recorded there. `lists`: whether its
+/// bucket was ever listed.
 pub(super) async fn ask(breakers: &Breakers, replica: &ReplicaName, store: &Store, lists: &AtomicBool) -> PingResult {
     let listed = list(store, lists).await;
     let PingResult::Fails(class) = listed else { return listed };
@@ -35,7 +35,7 @@ pub(super) async fn ask(breakers: &Breakers, replica: &ReplicaName, store: &Stor
     for key in &keys {
         match head(store, key).await {
             PingResult::Answers => return PingResult::Answers,
-            // The others would keep silent as well.
+            // For the others it would not answer either.
             PingResult::Unreachable => return PingResult::Unreachable,
             PingResult::Fails(_) => {}
         }
@@ -58,7 +58,7 @@ async fn head(store: &Store, key: &ObjectKey) -> PingResult {
     within(ANSWER_WITHIN, store.head(key)).await
 }
 
-/// Reads the beginning of an object. `None`: what came says nothing of the store.
+/// Reads the beginning of an object. `None`: the result is no evidence about the store.
 pub(super) async fn read(store: &Store, key: &ObjectKey) -> Option<bool> {
     let read = async {
         let mut get = store.get(key, Some(0..READS_BYTES), None).await?;
@@ -81,7 +81,7 @@ async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T, StoreE
         Ok(Err(error)) if error.class().may_be_of_the_store() || error.scope() != FailureScope::Object => {
             PingResult::Fails(error.class())
         }
-        // An answer, if not always the one that was hoped for.
+        // An answer, even if it is not always a success.
         Ok(_) => PingResult::Answers,
     }
 }

@@ -40,7 +40,7 @@ const LOOK_EVERY_WHILE_CLOSED: Duration = Duration::from_secs(3);
 /// Decides for each replica whether this daemon may read it and write to it, before it does.
 ///
 /// The first to use a replica pins its bucket; the first to write to it sees that the bucket is empty, or that the
-/// operator has said what to do with what it holds. Both are decided once, for all daemons.
+/// operator has decided what to do with its objects. Both are decided once, for all daemons.
 /// It also learns from the other daemons which stores are unhealthy, and has these probed.
 #[derive(Debug)]
 pub struct ReplicaGate {
@@ -49,16 +49,16 @@ pub struct ReplicaGate {
     pub registry: ReplicaRegistry,
     pub health: HealthMonitor,
     pub waker: WakeSender,
-    /// Heard when the table `replicas` was changed.
+    /// Woken when the table `replicas` was changed.
     pub wake: WakeReceiver,
 }
 
 impl ReplicaGate {
-    /// Keeps the view of the lanes up to date until `drain`.
+    /// Keeps the registry's snapshot up to date until `drain`.
     pub async fn run(mut self, drain: CancellationToken) {
         let mut last = ReplicaSnapshot::default();
         let mut prober = Prober::new(self.bindings.breakers(), self.health.clone());
-        let complaint = LogThrottle::new();
+        let throttle = LogThrottle::new();
         loop {
             self.wake.arm();
             let all_open = |snapshot: &ReplicaSnapshot| {
@@ -67,7 +67,7 @@ impl ReplicaGate {
             let mut pause = if all_open(&last) { LOOK_EVERY } else { LOOK_EVERY_WHILE_CLOSED };
             match self.refresh().await {
                 Ok((snapshot, unhealthy)) => {
-                    complaint.is_over();
+                    throttle.is_over();
                     self.log_changes(&last, &snapshot);
                     // Not with `last`: a failure may have taken a replica out of use since.
                     if snapshot != self.registry.snapshot() {
@@ -80,7 +80,7 @@ impl ReplicaGate {
                     pause = until_a_probe.map_or(pause, |wait| wait.min(pause));
                     prober.begin(unhealthy);
                 }
-                Err(error) => complaint.fails(|times| {
+                Err(error) => throttle.fails(|times| {
                     warn!(error = %error, times, "Could not read which replicas may be used; trying again");
                 }),
             }
@@ -125,12 +125,12 @@ impl ReplicaGate {
     }
 
     fn pin_of(&self, name: &ReplicaName) -> Pin {
-        // Cannot fail: the lanes are made from this configuration.
+        // Cannot fail: the registry is made from this configuration.
         let replica = self.config.replica(name).expect("a lane's replica is in the configuration");
         Pin::from(replica)
     }
 
-    /// Takes over at once what needs no answer of a store: a pause must not wait for some other replica's silence.
+    /// Takes over at once what needs no answer of a store: a pause must not wait until some other replica answers.
     /// Returns which replicas are unhealthy.
     fn set_known(
         &self,
@@ -145,7 +145,7 @@ impl ReplicaGate {
             let row = rows.get(&replica.name);
             unhealthy.extend(row.and_then(|row| self.unhealthy(replica, row)));
             let known = row.map_or_else(|| Some(not_migrated()), |row| self.known(replica, row, asked));
-            // At the first look, and after a breaker has closed: a target that is open already must find its sources
+            // At the first refresh, and after a breaker has closed: a target that is open already must find its sources
             // readable as well.
             let looked_at = || ReplicaAccess::ReadOnly { why: "its bucket is being looked at".into() };
             match (known, snapshot.access.get(&replica.name)) {
@@ -163,7 +163,7 @@ impl ReplicaGate {
         unhealthy
     }
 
-    /// What the shared state alone says.
+    /// Returns what the shared state alone decides; `None`: the bucket has to be inspected first.
     fn known(&self, replica: &Replica, row: &ReplicaRow, asked: Instant) -> Option<ReplicaAccess> {
         if row.admission.is_some() {
             self.health.note_listable(&replica.name);
@@ -185,12 +185,12 @@ impl ReplicaGate {
     /// What becomes of an object that is in the bucket already; `None`: it is not decided yet whether anything is
     /// written there.
     ///
-    /// The primary in force is the application's, whatever was decided while it was not: what stands there may be a
-    /// content that was uploaded this moment and is about to be registered. So it is looked at first, however new it is,
-    /// and left alone if it is not equal. Between our look and our write the application may still upload to the key,
+    /// The primary in force is the application's, whatever was decided while it was not: an object there may be a
+    /// content that was uploaded this moment and is about to be registered. So it is read first, however new it is, and
+    /// not overwritten if it is not equal. Between our read and our write the application may still upload to the key,
     /// and not every store has a write that is refused then: the operator who fills a primary again must not let
-    /// contents be replaced meanwhile (docs/replicas.md). An object that is registered once and never changed has no such moment:
-    /// its uploader always puts the same bytes.
+    /// contents be replaced meanwhile (docs/replicas.md). An object that is registered once and never changed has no
+    /// such moment: its uploader always puts the same bytes.
     fn on_existing(&self, replica: &Replica, row: &ReplicaRow) -> Option<OnExisting> {
         let (admission, since) = row.admission?;
         let asked_for = self.config.replica(&replica.name).and_then(|r| r.existing);
@@ -203,13 +203,14 @@ impl ReplicaGate {
         })
     }
 
-    /// Why the replica is not this daemon's to use.
+    /// Returns why this daemon must not use the replica.
     fn forbidden(&self, replica: &Replica, row: &ReplicaRow) -> Option<String> {
         let ours = self.pin_of(&replica.name);
         row.pin.as_ref().and_then(|pin| pin.forbids(&ours, &replica.name))
     }
 
-    /// What this daemon may probe. Nothing is written to a replica that is paused or about to leave, not even to try it.
+    /// What this daemon may probe. Nothing is written to a replica that is paused or about to leave, not even to try
+    /// it.
     fn unhealthy(&self, replica: &Replica, row: &ReplicaRow) -> Option<UnhealthyReplica> {
         let breaker = row.breaker.clone()?;
         let may_write = row.pause.is_none() && row.draining.is_none();
@@ -239,7 +240,7 @@ impl ReplicaGate {
             Ok((admission, looked_at)) => {
                 self.bindings.admit(&replica.name, admission, looked_at).await?;
                 info!(replica.id = %replica.name, "Replica {} is open for writing: {}", replica.name, admission.words());
-                // The next look reads what was decided; another daemon may have been first.
+                // The next refresh reads the decision; another daemon may have been first.
                 Box::pin(self.access_again(replica, asked)).await
             }
             Err(why) => Ok(ReplicaAccess::ReadOnly { why }),
@@ -253,7 +254,8 @@ impl ReplicaGate {
         }
     }
 
-    /// How it is written to, and when its bucket was looked at by its store's clock; or why it is not yet.
+    /// Returns how it is written to, and when its bucket was inspected by its store's clock; or why it is not writable
+    /// yet.
     async fn decide(
         &self,
         replica: &Replica,
@@ -292,7 +294,7 @@ impl ReplicaGate {
         }
     }
 
-    /// Says what has changed, once.
+    /// Logs each change once.
     fn log_changes(&self, last: &ReplicaSnapshot, snapshot: &ReplicaSnapshot) {
         for (name, access) in &snapshot.access {
             if last.access.get(name) == Some(access) {
@@ -321,7 +323,7 @@ impl ReplicaGate {
     }
 }
 
-/// Those that were the primary once.
+/// Returns the former primaries.
 fn former(rows: &BTreeMap<ReplicaName, ReplicaRow>) -> BTreeMap<ReplicaName, FormerPrimary> {
     rows.iter().filter_map(|(name, row)| Some((name.clone(), row.former?))).collect()
 }

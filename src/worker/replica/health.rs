@@ -1,6 +1,6 @@
 //! Decides whether a store or an object is at fault, and opens the breakers.
 //!
-//! A failure is judged before its outcome is written, so that no copy is charged with what is its store's.
+//! A failure is diagnosed before its outcome is written, so that no copy is charged with a fault of its store.
 
 use std::{
     collections::BTreeMap,
@@ -29,8 +29,8 @@ use crate::{metrics, wakeup::wake_channel::WakeSender};
 
 /// How long the results of probe copies are waited for: somewhat longer than it takes to see that they are stuck.
 const TRIAL_WITHIN: Duration = Duration::from_secs(8);
-/// At most so many rounds of probe copies resolve one doubt, and none begins later than this. Where a denied prefix held a
-/// third of all waiting objects, one round picked only objects of that prefix in 8 of 100 cases.
+/// At most so many rounds of probe copies resolve one doubt, and none begins later than this. Where a denied prefix
+/// held a third of all waiting objects, one round picked only objects of that prefix in 8 of 100 cases.
 const TRIALS: usize = 3;
 const TRIALS_WITHIN: Duration = Duration::from_secs(1);
 /// How long a failure waits for others of its kind, or for a success, before its object is charged with it.
@@ -43,9 +43,9 @@ pub struct HealthMonitor(Arc<Inner>);
 struct Inner {
     breakers: Breakers,
     registry: ReplicaRegistry,
-    /// Told when a breaker was opened here.
+    /// Woken when a breaker was opened here.
     gate: WakeSender,
-    /// Told when there is something to try.
+    /// Woken when there are objects to try.
     claimer: WakeSender,
     stores: BTreeMap<ReplicaName, StoreHealth>,
 }
@@ -55,7 +55,8 @@ struct Inner {
 pub enum Diagnosis {
     /// This object's, or not attributed.
     Object {
-        /// How long ago another object succeeded there, in the same role; `None`: none did since this process began.
+        /// How long ago another object succeeded there in the same direction; `None`: none did since this process
+        /// began.
         others: Option<Duration>,
         /// How long ago this one failed first, as far as it was asked.
         failing_for: Duration,
@@ -88,9 +89,9 @@ impl HealthMonitor {
     }
 
     /// An object was read from the replica, or written to it.
-    pub fn record_success(&self, replica: &ReplicaName, role: Direction, key: &ObjectKey) {
+    pub fn record_success(&self, replica: &ReplicaName, direction: Direction, key: &ObjectKey) {
         let Some(store_health) = self.0.stores.get(replica) else { return };
-        let known = store_health.of(role);
+        let known = store_health.of(direction);
         {
             let mut last = lock(&known.succeeded);
             last.retain(|(other, _)| other != key);
@@ -100,19 +101,19 @@ impl HealthMonitor {
             }
         }
         if lock(&known.evidence).record_success(Instant::now()) {
-            self.end_doubt(replica, role);
+            self.end_doubt(replica, direction);
         }
         known.changes.send_replace(());
     }
 
-    /// Judges a failure; opens the replica's breaker where that is the finding.
-    pub async fn diagnose(&self, replica: &ReplicaName, role: Direction, failed: FailedObject<'_>) -> Diagnosis {
+    /// Diagnoses a failure; opens the replica's breaker if the store is at fault.
+    pub async fn diagnose(&self, replica: &ReplicaName, direction: Direction, failed: FailedObject<'_>) -> Diagnosis {
         let Some(store_health) = self.0.stores.get(replica) else { return Diagnosis::UNATTRIBUTED };
         let may_be_the_stores = failed.why.scope != FailureScope::Object;
-        if may_be_the_stores && let Some(rest) = store_health.rest(role) {
+        if may_be_the_stores && let Some(rest) = store_health.rest(direction) {
             return Diagnosis::Store { rest };
         }
-        let known = store_health.of(role);
+        let known = store_health.of(direction);
         // Before the failure is noted, or a success right after it were missed.
         let mut changes = known.changes.subscribe();
         let (suspicion, began) = {
@@ -122,8 +123,8 @@ impl HealthMonitor {
             (suspicion, !before && evidence.is_doubted())
         };
         if began {
-            debug!(replica.id = %replica, role = role.as_str(), "Whether {replica} is at fault or its objects is in doubt: {}", failed.why.message);
-            self.0.registry.set_doubt(replica, role, true);
+            debug!(replica.id = %replica, role = direction.as_str(), "Whether {replica} is at fault or its objects is in doubt: {}", failed.why.message);
+            self.0.registry.set_doubt(replica, direction, true);
             known.changes.send_replace(());
         }
         let is_doubted = match suspicion {
@@ -135,20 +136,20 @@ impl HealthMonitor {
             }
         };
         if is_doubted {
-            self.resolve(replica, store_health, role, failed.why).await;
+            self.resolve(replica, store_health, direction, failed.why).await;
         }
-        match store_health.rest(role) {
+        match store_health.rest(direction) {
             Some(rest) if may_be_the_stores => Diagnosis::Store { rest },
             _ => Diagnosis::Object { others: known.others(failed.key), failing_for: Duration::ZERO },
         }
     }
 
-    /// Has it found out whose fault it is, once for all that fail meanwhile.
-    async fn resolve(&self, replica: &ReplicaName, store_health: &StoreHealth, role: Direction, why: &Failure) {
-        let (came, known) = (Instant::now(), store_health.of(role));
+    /// Finds out whose fault it is, once for all objects that fail meanwhile.
+    async fn resolve(&self, replica: &ReplicaName, store_health: &StoreHealth, direction: Direction, why: &Failure) {
+        let (came, known) = (Instant::now(), store_health.of(direction));
         let mut last = known.ruling.lock().await;
         let settled = last.is_some_and(|(at, _)| at >= came)
-            || store_health.rest(role).is_some()
+            || store_health.rest(direction).is_some()
             || !lock(&known.evidence).is_doubted();
         if settled {
             return;
@@ -157,17 +158,17 @@ impl HealthMonitor {
         let mut probe_copies = TrialCount::default();
         if !canary.confirms(why.class) {
             if lock(&known.evidence).is_doubted() {
-                probe_copies = self.try_others(replica, role).await;
+                probe_copies = self.try_others(replica, direction).await;
             }
-            // Any success counts, also of an object that was not tried here.
+            // A success in the meantime ends the doubt, also if the trial did not copy that object.
             if !lock(&known.evidence).is_doubted() {
                 probe_copies.succeeded = probe_copies.succeeded.max(1);
             }
         }
         let mixed = lock(&known.evidence).is_mixed(why.class, Instant::now());
-        let ruling = decide_fault(role, why.class, canary, probe_copies, mixed);
+        let ruling = decide_fault(direction, why.class, canary, probe_copies, mixed);
         info!(
-            replica.id = %replica, role = role.as_str(),
+            replica.id = %replica, role = direction.as_str(),
             "Whose fault it is that objects fail at {replica}: {ruling}. A simple request was {canary}; of other objects that were tried: {probe_copies}; \
              the last that failed: {}", why.message
         );
@@ -180,18 +181,18 @@ impl HealthMonitor {
             !evidence.is_doubted()
         };
         if ended {
-            self.end_doubt(replica, role);
+            self.end_doubt(replica, direction);
         }
         *last = Some((Instant::now(), ruling));
     }
 
-    /// Tries other objects, and still others while none succeeds and that costs little: those that are waiting may be at
-    /// fault for the most part, and the store is not.
-    async fn try_others(&self, replica: &ReplicaName, role: Direction) -> TrialCount {
+    /// Tries other objects, and still others while none succeeds and that costs little: those that are waiting may be
+    /// at fault for the most part, and the store is not.
+    async fn try_others(&self, replica: &ReplicaName, direction: Direction) -> TrialCount {
         let (begun, tried) = (Instant::now(), TriedKeys::default());
         let mut all = TrialCount::default();
         for _ in 0..TRIALS {
-            let TrialCount { succeeded, failed } = match role {
+            let TrialCount { succeeded, failed } = match direction {
                 Direction::Write => {
                     let request = ProbeCopyRequest {
                         pick: ProbeKeyChoice::Untried,
@@ -212,13 +213,13 @@ impl HealthMonitor {
         all
     }
 
-    fn end_doubt(&self, replica: &ReplicaName, role: Direction) {
-        self.0.registry.set_doubt(replica, role, false);
+    fn end_doubt(&self, replica: &ReplicaName, direction: Direction) {
+        self.0.registry.set_doubt(replica, direction, false);
         self.0.claimer.wake();
     }
 
+    /// Opens the breaker of a replica: first in this process, so that it begins nothing more; then for all daemons.
     async fn open(&self, replica: &ReplicaName, store_health: &StoreHealth, blocks: BreakerScope, why: &Failure) {
-        // Here at once, so that nothing more is begun; then for all.
         let now = Instant::now();
         let reason = format!("{}: {}", why.class, why.message);
         self.0.registry.mark_unhealthy(replica, blocks, &reason);
@@ -231,14 +232,14 @@ impl HealthMonitor {
         self.0.gate.wake();
     }
 
-    /// How long an object rests that no replica can be read for.
+    /// Returns how long an object is deferred that has no readable source.
     #[must_use]
     pub fn without_source(&self) -> Duration {
         let rests = self.0.stores.values().filter_map(|store_health| store_health.rest(Direction::Read));
         rests.min().unwrap_or(LONGEST_REST)
     }
 
-    /// Takes over what the database said when it was asked at `asked`; returns what is in force.
+    /// Takes over the breaker that the database returned to a query sent at `asked`; returns what is in force.
     pub(super) fn sync_breaker(
         &self,
         replica: &ReplicaName,
@@ -260,9 +261,9 @@ impl HealthMonitor {
             None if open.as_ref().is_some_and(|open| open.noted > asked) => {}
             None => {
                 if open.take().is_some() {
-                    for role in [Direction::Read, Direction::Write] {
-                        *lock(&store_health.of(role).evidence) = Evidence::default();
-                        self.0.registry.set_doubt(replica, role, false);
+                    for direction in [Direction::Read, Direction::Write] {
+                        *lock(&store_health.of(direction).evidence) = Evidence::default();
+                        self.0.registry.set_doubt(replica, direction, false);
                     }
                 }
             }
@@ -277,12 +278,12 @@ impl HealthMonitor {
         }
     }
 
-    /// Learns, once, whether the bucket may be listed.
+    /// Finds out, once, whether the bucket may be listed.
     pub(super) async fn first_contact(&self, replica: &ReplicaName) {
         if let Some(store_health) = self.0.stores.get(replica)
             && !store_health.contacted.swap(true, Ordering::Relaxed)
         {
-            // Whatever it says: a store that is at fault already is found out by what fails there.
+            // Whatever the result: if the store is at fault already, the failures there show it.
             let _ = canary::list(&store_health.store, &store_health.listable).await;
         }
     }
@@ -356,7 +357,7 @@ impl HealthMonitor {
         Vec::new()
     }
 
-    /// Tells all daemons how a probe ended.
+    /// Records for all daemons how a probe ended.
     pub(super) async fn end_probe(&self, replica: &ReplicaName, breaker: &Breaker, ended: ProbeResult) {
         debug!(replica.id = %replica, "{replica} was probed: {}", ended.words());
         if let Err(error) = self.0.breakers.end_probe(replica, breaker, ended).await {

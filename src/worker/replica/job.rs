@@ -22,10 +22,10 @@ impl ReplicaRegistry {
     /// Returns what to copy from where to where, with a permit for each target. A target without a free permit is left
     /// out: its copy stays due, and another claim makes it.
     ///
-    /// Sources are the replicas on record, the primary first. If none is on record, the primary is one, whatever the row
-    /// says: an object may be registered before any daemon has seen it there. Then it is no target, since reading it is
-    /// its proof. The same holds for replicas that were the primary when the object was registered. While the only ones
-    /// on record are unavailable, there is no source.
+    /// Sources are the replicas on record, the primary first. If none is on record, the primary is one, whatever the
+    /// row says: an object may be registered before any daemon has seen it there. Then it is no target, since reading
+    /// it is its proof. The same holds for replicas that were the primary when the object was registered. While the
+    /// only ones on record are unavailable, there is no source.
     ///
     /// `probe_copy` names a target to try although its replica is in doubt, or open for probe copies alone.
     #[must_use]

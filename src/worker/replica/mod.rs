@@ -1,7 +1,7 @@
 //! What this daemon may do with each replica: access, health and speed.
 //!
-//! Uses neither `claim` nor `attempt`. Inside: `gate → probe → health → {canary, job, store_health} → registry → {access,
-//! adoption_clock, probe_copy, slow_targets, speed}`; each may use those to the right of it.
+//! Uses neither `claim` nor `attempt`. Inside: `gate → probe → health → {canary, job, store_health} → registry →
+//! {access, adoption_clock, probe_copy, slow_targets, speed}`; each may use those to the right of it.
 
 mod access;
 mod adoption_clock;

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::metrics;
 
-/// For how long no other daemon probes a store that we probe: longer than its answers may take; or an object, on a slow line.
+/// For how long no other daemon probes a store that we probe: longer than its answers may take; or an object, on a slow
+/// line.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 const OBJECT_WITHIN: Duration = Duration::from_secs(90);
 /// How long that object is waited for.
@@ -52,7 +53,7 @@ impl Prober {
         Self { breakers, health, under_way: FuturesUnordered::new(), replicas: HashSet::new(), tried: HashMap::new() }
     }
 
-    /// Begins what is due.
+    /// Begins the probes that are due.
     pub(super) fn begin(&mut self, unhealthy: Vec<UnhealthyReplica>) {
         self.tried.retain(|replica, _| unhealthy.iter().any(|unhealthy| unhealthy.replica == *replica));
         for unhealthy in unhealthy.into_iter().filter(|unhealthy| unhealthy.breaker.probe_in.is_zero()) {
@@ -107,7 +108,7 @@ async fn probe(
     Ok(())
 }
 
-/// One that has too much to do is there, unless that was the reason.
+/// A store that throttles is available, unless that was the reason.
 fn answers(canary: PingResult, breaker: &Breaker) -> bool {
     match canary {
         PingResult::Answers => true,

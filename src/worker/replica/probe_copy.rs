@@ -1,4 +1,5 @@
-//! Probe copies: due objects that are tried at a replica whose store may be at fault. Nothing else is ever written to a bucket.
+//! Probe copies: due objects that are tried at a replica whose store may be at fault. Nothing else is ever written to a
+//! bucket.
 
 use std::{
     collections::HashSet,
@@ -29,8 +30,8 @@ pub(in crate::worker) struct ProbeCopyRequest {
     pub tried: TriedKeys,
 }
 
-/// The objects that were tried in vain while one question is open. No copy is charged with that at first, so no row records
-/// it; without this set the same few objects would be tried again and again.
+/// The objects that were tried in vain while one question is open. No copy is charged with that at first, so no row
+/// records it; without this set the same few objects would be tried again and again.
 #[derive(Debug, Clone, Default)]
 pub(in crate::worker) struct TriedKeys(Arc<Mutex<HashSet<ObjectKey>>>);
 
@@ -113,7 +114,7 @@ impl ProbeCopyOrder {
 }
 
 impl ProbeCopy {
-    /// Tells how it ended, once. `None`: in a way that says nothing of the store.
+    /// Reports how it ended, once. `None`: in a way that is no evidence about the store.
     ///
     /// From then on no caller waits for it: the object itself may have to wait for the result of all probe copies.
     pub(in crate::worker) fn ended(&self, result: Option<ProbeCopyResult>) {

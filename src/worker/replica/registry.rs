@@ -23,7 +23,7 @@ use crate::{
     worker::slots::{Slot, SlotPool, Slots},
 };
 
-/// An attempt waits this long for a target in doubt, since most doubts end sooner. Then the others go on without it.
+/// An attempt waits this long for a target in doubt, since most doubts end sooner. Then the others continue without it.
 const DOUBTED_FOR: Duration = Duration::from_secs(1);
 
 /// The replicas of this daemon: which it may read, which it may write to and how, and why not.
@@ -45,7 +45,8 @@ pub struct Replica {
     pub store: Arc<Store>,
     /// It may be a source.
     pub read: bool,
-    /// Copies that may be under way to it: fewer than there are workers, so that a slow target leaves some to the others.
+    /// Copies that may be under way to it: fewer than there are workers, so that a slow target leaves some to the
+    /// others.
     permits: Slots,
     speed: Arc<TargetSpeed>,
     doubts: Arc<Doubts>,
@@ -53,7 +54,7 @@ pub struct Replica {
     active_reads: Arc<AtomicUsize>,
 }
 
-/// Since when a replica is in doubt, in each role.
+/// Since when a replica is in doubt, as a source and as a target.
 #[derive(Debug, Default)]
 struct Doubts {
     reading: Mutex<Option<Instant>>,
@@ -80,8 +81,8 @@ pub struct TargetPermit {
 pub enum LaneChoice {
     /// These, for at most `rows` rows: each of their targets has a permit for every one of them.
     Ask { lanes: Vec<ReplicaName>, rows: usize },
-    /// None yet: a permit is about to come back. Asking the other lanes meanwhile would copy each object twice, once per
-    /// target, and leave the second copy behind the lane's low-water mark.
+    /// None yet: a permit is about to come back. Asking the other lanes meanwhile would copy each object twice, once
+    /// per target, and leave the second copy behind the lane's low-water mark.
     Wait,
 }
 
@@ -100,7 +101,7 @@ impl Replica {
 }
 
 impl ReplicaRegistry {
-    /// No replica is usable until [`ReplicaRegistry::set`] says so.
+    /// No replica is usable before the first [`ReplicaRegistry::set`].
     #[must_use]
     pub fn new(replicas: Vec<Replica>, slow_copies: SlowCopies) -> Self {
         Self(Arc::new(Inner { replicas, snapshot: RwLock::default(), probe_copies: Mutex::default(), slow_copies }))
@@ -198,13 +199,13 @@ impl ReplicaRegistry {
     }
 
     /// Puts a replica in doubt, or ends that.
-    pub(super) fn set_doubt(&self, replica: &ReplicaName, role: Direction, is_doubted: bool) {
+    pub(super) fn set_doubt(&self, replica: &ReplicaName, direction: Direction, is_doubted: bool) {
         if let Some(replica) = self.0.get(replica) {
-            let mut since = replica.doubts.lock(role);
+            let mut since = replica.doubts.lock(direction);
             *since = is_doubted.then(|| since.unwrap_or_else(Instant::now));
             let either = since.is_some();
             drop(since);
-            let other = if role == Direction::Read { Direction::Write } else { Direction::Read };
+            let other = if direction == Direction::Read { Direction::Write } else { Direction::Read };
             metrics::in_doubt(&replica.name, either || replica.doubts.since(other).is_some());
         }
     }
@@ -259,8 +260,8 @@ impl Inner {
         }
     }
 
-    /// Whether the other lanes are asked although this replica has no permit left. Otherwise every target would run at the
-    /// speed of the slowest.
+    /// Whether the other lanes are asked although this replica has no permit left. Otherwise every target would run at
+    /// the speed of the slowest.
     fn others_go_on_without(&self, replica: &Replica) -> bool {
         let now = Instant::now();
         let doubted = |since: Instant| now.saturating_duration_since(since) >= DOUBTED_FOR;
@@ -279,12 +280,12 @@ impl Inner {
 }
 
 impl Doubts {
-    fn since(&self, role: Direction) -> Option<Instant> {
-        *self.lock(role)
+    fn since(&self, direction: Direction) -> Option<Instant> {
+        *self.lock(direction)
     }
 
-    fn lock(&self, role: Direction) -> MutexGuard<'_, Option<Instant>> {
-        let doubt = match role {
+    fn lock(&self, direction: Direction) -> MutexGuard<'_, Option<Instant>> {
+        let doubt = match direction {
             Direction::Read => &self.reading,
             Direction::Write => &self.writing,
         };

@@ -1,4 +1,5 @@
-//! The bounds of slow and stuck copies: how much memory those hold that only wait for a slow target, and how many are stuck.
+//! The bounds of slow and stuck copies: how much memory those hold that only wait for a slow target, and how many are
+//! stuck.
 
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The copies that only wait for a slow target, or for a store that does not answer.
 ///
-/// Their worker slots are free for other objects. Together they hold at most half of the memory, and no more of them are
-/// stuck than there are workers.
+/// Their worker slots are free for other objects. Together they hold at most half of the memory, and no more of them
+/// are stuck than there are workers.
 #[derive(Debug, Clone)]
 pub struct SlowCopies {
     memory: Memory,
@@ -22,7 +23,7 @@ impl SlowCopies {
         Self { memory: memory.clone(), stuck: Arc::new(Semaphore::new(workers)) }
     }
 
-    /// Whether another object might find no room.
+    /// Returns whether another object might find no room.
     pub(in crate::worker) fn are_full(&self) -> bool {
         !self.memory.may_linger(WHOLE_UP_TO)
     }

@@ -7,7 +7,7 @@ use std::{
 
 use copyhold_s3::copy::WHOLE_UP_TO;
 
-/// A target none of whose permits has come back for so long hangs, and the others go on without it.
+/// A target none of whose permits has come back for so long is stalled, and the others continue without it.
 const HANGS_AFTER: Duration = Duration::from_secs(1);
 /// A target whose copies take longer than this, and many times as long as another's, is slow.
 const SLOW_FROM: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ const TIMES_AS_LONG: u32 = 4;
 const PART_BYTES: f64 = WHOLE_UP_TO as f64;
 
 /// Whether a store takes bytes so slowly that others must not wait for it, by the speeds of single requests. How long
-/// whole copies take tells it as well, but late: of large objects they end after minutes, and those to a fast target
+/// whole copies take shows it as well, but late: of large objects they end after minutes, and those to a fast target
 /// take long too while a slow one holds the memory.
 pub(super) fn takes_bytes_slowly(own: Option<f64>, others: impl Iterator<Item = f64>) -> bool {
     let (Some(own), Some(fastest)) = (own, others.max_by(f64::total_cmp)) else { return false };
@@ -42,7 +42,7 @@ impl TargetSpeed {
         Self(Mutex::new(SpeedState { freed: now, typical: None }))
     }
 
-    /// A copy has ended after so long. One that failed says only that it can take that long.
+    /// Records that a copy has ended after so long. One that failed shows only that it can take that long.
     pub(super) fn record(&self, took: Duration, well: bool, now: Instant) {
         let mut state = self.lock();
         state.freed = now;

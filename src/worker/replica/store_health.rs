@@ -1,4 +1,4 @@
-//! What this process knows of one store: its evidence in each role, and its open breaker.
+//! What this process knows of one store: its evidence in each direction, and its open breaker.
 
 use std::{
     collections::VecDeque,
@@ -20,29 +20,29 @@ const LONGEST_REST_OF_TARGET: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct StoreHealth {
     pub store: Arc<Store>,
-    pub reading: RoleHealth,
-    pub writing: RoleHealth,
+    pub reading: DirectionHealth,
+    pub writing: DirectionHealth,
     pub open: Mutex<Option<OpenBreaker>>,
-    /// Its bucket was listed before. Without the right to list, which reading does not need, a refused listing says nothing
-    /// of the store.
+    /// Its bucket was listed before. Without the right to list, which reading does not need, a refused listing is
+    /// no evidence about the store.
     pub listable: AtomicBool,
     /// A listing was tried once, before there was any doubt, to find that out.
     pub contacted: AtomicBool,
 }
 
-/// What is known of a store in one role.
+/// What is known of a store in one direction.
 #[derive(Debug)]
-pub(super) struct RoleHealth {
+pub(super) struct DirectionHealth {
     pub evidence: Mutex<Evidence>,
     /// The last two objects that succeeded, the later one last.
     pub succeeded: Mutex<VecDeque<(ObjectKey, Instant)>>,
     /// Notified of each success, and when a doubt begins.
     pub changes: watch::Sender<()>,
-    /// The last ruling, and when. Locked while one is sought.
+    /// The last verdict, and when it was reached. Locked while one is sought.
     pub ruling: tokio::sync::Mutex<Option<(Instant, FaultVerdict)>>,
 }
 
-impl Default for RoleHealth {
+impl Default for DirectionHealth {
     fn default() -> Self {
         Self {
             evidence: Mutex::default(),
@@ -66,34 +66,34 @@ impl StoreHealth {
     pub(super) fn new(store: Arc<Store>) -> Self {
         Self {
             store,
-            reading: RoleHealth::default(),
-            writing: RoleHealth::default(),
+            reading: DirectionHealth::default(),
+            writing: DirectionHealth::default(),
             open: Mutex::default(),
             listable: AtomicBool::default(),
             contacted: AtomicBool::default(),
         }
     }
 
-    pub(super) fn of(&self, role: Direction) -> &RoleHealth {
-        match role {
+    pub(super) fn of(&self, direction: Direction) -> &DirectionHealth {
+        match direction {
             Direction::Read => &self.reading,
             Direction::Write => &self.writing,
         }
     }
 
     /// Returns for how long an object is deferred while the open breaker forbids this; `None`: it does not.
-    pub(super) fn rest(&self, role: Direction) -> Option<Duration> {
+    pub(super) fn rest(&self, direction: Direction) -> Option<Duration> {
         let open = lock(&self.open);
-        let open = open.as_ref().filter(|open| open.blocks.forbids(role))?;
+        let open = open.as_ref().filter(|open| open.blocks.forbids(direction))?;
         let until = open.probe_at.saturating_duration_since(Instant::now());
-        Some(match role {
+        Some(match direction {
             Direction::Read => (until + AFTER_THE_PROBE).min(LONGEST_REST),
             Direction::Write => (until / 2).min(LONGEST_REST_OF_TARGET),
         })
     }
 }
 
-impl RoleHealth {
+impl DirectionHealth {
     /// Returns how long ago another object succeeded.
     pub(super) fn others(&self, key: &ObjectKey) -> Option<Duration> {
         lock(&self.succeeded).iter().rev().find(|(other, _)| other != key).map(|(_, at)| at.elapsed())

@@ -31,7 +31,7 @@ pub struct Place {
 pub enum Kind {
     InMemory,
     Moto,
-    /// Any other, by the provider that its section would name.
+    /// Another store; its section in a configuration would name this provider.
     Of(Provider),
 }
 
@@ -92,7 +92,7 @@ impl Place {
         Client::from_conf(config)
     }
 
-    /// One side as the engine knows it: 0 the source, 1 the target. It takes no part larger than [`PART_BYTES`].
+    /// Returns the engine's client of one side: 0 the source, 1 the target. It accepts no part larger than [`PART_BYTES`].
     pub async fn store(&self, side: usize) -> Store {
         let replica = config::ReplicaSettings {
             name: replica(["source", "target"][side]),

@@ -72,7 +72,7 @@ impl Stage {
         }
     }
 
-    /// One object, copied, beside another that it must not be taken for.
+    /// Copies one object, while another with a similar key is at the target. The copy must not overwrite that one.
     async fn plain(&self, object: &Object, twin: Option<&str>, memory_bytes: u64) -> Outcome {
         let twin = twin.map(|key| Object { key: key.to_owned(), bytes: other(object).bytes, ..object.clone() });
         for object in [Some(object), twin.as_ref()].into_iter().flatten() {

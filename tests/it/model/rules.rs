@@ -24,7 +24,7 @@ pub struct Rules {
     pub settle_includes_lease: bool,
     /// An entry under a leased row without a hash stays.
     pub keep_under_a_lease: bool,
-    /// A copy that was recorded without a hash cannot be compared, and its time is taken back.
+    /// A copy that was recorded without a hash cannot be compared, and its time is cleared.
     pub take_back_without_hash: bool,
     /// `scan --adopt` records no copy while an entry of the key exists or claims may be lost.
     pub adopt_only_settled: bool,

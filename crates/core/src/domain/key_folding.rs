@@ -123,7 +123,8 @@ impl Fold {
     }
 }
 
-/// Small letters become capitals, and of those that are capitals every other one is kept: `IMG_1` is not `img_1`.
+/// Returns the character with its case changed at some positions and kept at others: `IMG_1` becomes `iMg_1`. A
+/// longer key so becomes neither all capitals nor all small letters.
 fn swapped(c: char, at: usize) -> char {
     if c.is_ascii_lowercase() && at % 3 != 1 {
         c.to_ascii_uppercase()

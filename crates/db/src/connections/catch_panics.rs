@@ -10,12 +10,12 @@ use tracing::error;
 pub async fn catch_panics<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     // Whatever state the panic left behind belongs to the connection, which is closed.
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
-        let said = message(panic.as_ref());
+        let reason = message(panic.as_ref());
         error!(
             "The PostgreSQL client panicked, so a message from the server, or from a proxy before it, was broken; the \
-             connection is closed and the statement fails: {said}"
+             connection is closed and the statement fails: {reason}"
         );
-        Err(sqlx::Error::Protocol(format!("a message from PostgreSQL is broken: {said}")))
+        Err(sqlx::Error::Protocol(format!("a message from PostgreSQL is broken: {reason}")))
     })
 }
 

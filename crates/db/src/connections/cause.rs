@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_network_says_has_a_name() {
+    fn each_network_error_has_a_name() {
         let io = |kind| sqlx::Error::Io(io::Error::new(kind, "x"));
         let of = |kind| ConnectCause::of(&io(kind));
         assert_eq!(of(io::ErrorKind::ConnectionRefused), Some(ConnectCause::Refused));

@@ -1,6 +1,6 @@
 //! Throttles the log of a repeated failure: at once, then once a minute with the number of failures since.
 //!
-//! It decides only when to log; the caller has the words.
+//! It decides only when to log; the caller writes the message.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -8,7 +8,7 @@ use std::{
 };
 
 /// How often the same failure is logged.
-const TELL_EVERY: Duration = Duration::from_mins(1);
+const LOG_EVERY: Duration = Duration::from_mins(1);
 
 /// The failures of one component and one kind.
 #[derive(Debug, Default)]
@@ -17,22 +17,22 @@ pub struct LogThrottle(Mutex<Repeated>);
 #[derive(Debug, Default)]
 struct Repeated {
     /// `None`: it is not failing.
-    told_at: Option<Instant>,
+    logged_at: Option<Instant>,
     /// Failures since then.
-    untold: u64,
+    unlogged: u64,
 }
 
 impl LogThrottle {
     #[must_use]
     pub const fn new() -> Self {
-        Self(Mutex::new(Repeated { told_at: None, untold: 0 }))
+        Self(Mutex::new(Repeated { logged_at: None, unlogged: 0 }))
     }
 
-    /// Counts a failure. Calls `tell` if it has to be logged now, with the number of failures since the last log, this
+    /// Counts a failure. Calls `log` if it has to be logged now, with the number of failures since the last log, this
     /// one included; `None`: this is the first failure.
-    pub fn fails(&self, tell: impl FnOnce(Option<u64>)) {
+    pub fn fails(&self, log: impl FnOnce(Option<u64>)) {
         if let Some(times) = self.fails_at(Instant::now()) {
-            tell((times > 0).then_some(times));
+            log((times > 0).then_some(times));
         }
     }
 
@@ -44,11 +44,11 @@ impl LogThrottle {
     /// `Some`: it has to be logged; 0: for the first time.
     fn fails_at(&self, now: Instant) -> Option<u64> {
         let mut state = self.state();
-        state.untold += 1;
-        let is_due = state.told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_EVERY);
+        state.unlogged += 1;
+        let is_due = state.logged_at.is_none_or(|at| now.saturating_duration_since(at) >= LOG_EVERY);
         is_due.then(|| {
-            let times = std::mem::take(&mut state.untold);
-            state.told_at.replace(now).map_or(0, |_| times)
+            let times = std::mem::take(&mut state.unlogged);
+            state.logged_at.replace(now).map_or(0, |_| times)
         })
     }
 
@@ -63,13 +63,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_told_at_once_then_once_a_minute_with_how_often_it_came() {
-        let complaint = LogThrottle::new();
+    fn a_failure_is_logged_at_once_then_once_a_minute_with_its_count() {
+        let throttle = LogThrottle::new();
         let begun = Instant::now();
-        let told: Vec<_> = (0..150).map(|second| complaint.fails_at(begun + Duration::from_secs(second))).collect();
-        let when: Vec<_> = (0..).zip(&told).filter_map(|(second, told)| Some((second, (*told)?))).collect();
+        let logged: Vec<_> = (0..150).map(|second| throttle.fails_at(begun + Duration::from_secs(second))).collect();
+        let when: Vec<_> = (0..).zip(&logged).filter_map(|(second, logged)| Some((second, (*logged)?))).collect();
         assert_eq!(when, [(0, 0), (60, 60), (120, 60)]);
-        complaint.is_over();
-        assert_eq!(complaint.fails_at(begun + Duration::from_secs(151)), Some(0));
+        throttle.is_over();
+        assert_eq!(throttle.fails_at(begun + Duration::from_secs(151)), Some(0));
     }
 }

@@ -1,7 +1,8 @@
 //! Owns the connections to PostgreSQL: how many there are, where they lead, and when one is not reused.
 //!
 //! A connection is closed when its server cannot be written to, when its protocol broke, or when its transaction did
-//! not end. Tests: `tests/it/read_only.rs`, `tests/it/secrets.rs`, `tests/it/connecting.rs` and `tests/it/broken_protocol.rs`.
+//! not end. Tests: `tests/it/read_only.rs`, `tests/it/secrets.rs`, `tests/it/connecting.rs` and
+//! `tests/it/broken_protocol.rs`.
 
 mod catch_panics;
 mod cause;

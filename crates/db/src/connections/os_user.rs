@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_runs_this_is_somebody() {
+    fn the_user_of_this_process_is_known() {
         let options = PgConnectOptions::from_str(&with_role(&server("postgres:///app"))).unwrap();
         assert_ne!(options.get_username(), "anonymous");
     }

@@ -19,7 +19,7 @@ struct OutageState {
     /// The last attempt to connect, if it failed.
     now: watch::Sender<Option<FailedAttempt>>,
     /// What was logged of each cause since the outage began: a server that shuts down goes through several.
-    complaints: Mutex<Vec<(Option<ConnectCause>, LogThrottle)>>,
+    throttles: Mutex<Vec<(Option<ConnectCause>, LogThrottle)>>,
     /// Whether a connection was ever made.
     had: std::sync::atomic::AtomicBool,
 }
@@ -33,7 +33,7 @@ pub struct FailedAttempt {
 
 impl Default for Outage {
     fn default() -> Self {
-        let inner = OutageState { now: watch::Sender::new(None), complaints: Mutex::default(), had: false.into() };
+        let inner = OutageState { now: watch::Sender::new(None), throttles: Mutex::default(), had: false.into() };
         Self(Arc::new(inner))
     }
 }
@@ -43,7 +43,7 @@ impl Outage {
     pub(super) fn ends(&self) {
         self.0.had.store(true, std::sync::atomic::Ordering::Relaxed);
         if self.0.now.send_if_modified(|now| now.take().is_some()) {
-            self.complaints().clear();
+            self.throttles().clear();
         }
     }
 
@@ -51,21 +51,21 @@ impl Outage {
     pub(super) fn goes_on(&self, error: &ConnectError) {
         // A read-only server is logged by the components that write.
         if error.read_only.is_none() {
-            let mut complaints = self.complaints();
-            if !complaints.iter().any(|(cause, _)| *cause == error.cause) {
-                complaints.push((error.cause, LogThrottle::new()));
+            let mut throttles = self.throttles();
+            if !throttles.iter().any(|(cause, _)| *cause == error.cause) {
+                throttles.push((error.cause, LogThrottle::new()));
             }
-            let complaint = complaints.iter().find(|(cause, _)| *cause == error.cause).map(|(_, complaint)| complaint);
+            let throttle = throttles.iter().find(|(cause, _)| *cause == error.cause).map(|(_, throttle)| throttle);
             // Cannot be `None`: it was just added.
-            complaint.inspect(|complaint| {
-                complaint.fails(|times| warn!(times, "No connection to PostgreSQL: {error}"));
+            throttle.inspect(|throttle| {
+                throttle.fails(|times| warn!(times, "No connection to PostgreSQL: {error}"));
             });
         }
         self.0.now.send_replace(Some(FailedAttempt { at: Instant::now(), error: error.clone() }));
     }
 
-    fn complaints(&self) -> MutexGuard<'_, Vec<(Option<ConnectCause>, LogThrottle)>> {
-        self.0.complaints.lock().unwrap_or_else(PoisonError::into_inner)
+    fn throttles(&self) -> MutexGuard<'_, Vec<(Option<ConnectCause>, LogThrottle)>> {
+        self.0.throttles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The last attempt to connect, if it failed.

@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn an_era_ends_once_however_many_say_so() {
+    fn an_era_ends_once_however_many_callers_end_it() {
         let era = Era::default();
         era.end(0);
         era.end(0);

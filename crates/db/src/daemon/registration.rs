@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fence_tells_whose_it_is_and_is_never_negative() {
+    fn a_fence_contains_its_daemon_and_is_never_negative() {
         for id in [1, 77, 8_388_607] {
             for random in [0, 1, u64::MAX] {
                 let fence = DaemonId(id).fence(random);

@@ -173,12 +173,12 @@ fn recorded_now(replicas: &[ReplicaName], name: &str, holds: impl Fn(usize) -> S
 fn noted(schema: &str) -> String {
     let now = format!("{schema}.now_utc_micro_seconds()");
     let entries = format!(
-        "SELECT k, r, s, h, m, {bucket_contents}, t
+        "SELECT k, r, s, h, m, {first_check}, t
       FROM unnest($21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[]) AS n(k, r, s, h, m, t)
     UNION ALL
     SELECT done.object_key, r, NULL, NULL, NULL, greatest(done.until - {now}, 0), greatest(done.until - {now}, 0)
       FROM done CROSS JOIN unnest(done.doubtful) AS r",
-        bucket_contents = unsettled::bucket_contents(),
+        first_check = unsettled::first_check(),
     );
     unsettled::insert(schema, &entries)
 }

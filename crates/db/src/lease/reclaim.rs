@@ -81,11 +81,11 @@ pub(crate) fn statement(schema: &SchemaName, replicas: &[ReplicaName], kinds: &E
     // Later each time, in case reading it is what kills its holders.
     let entries = format!(
         "SELECT dead.object_key, r.name, dead.size_bytes, dead.content_hash, dead.metadata_hash,
-           CASE WHEN swept.times > 1 THEN $2::bigint * least(swept.times, {MOST_TIMES}) ELSE {bucket_contents} END,
+           CASE WHEN swept.times > 1 THEN $2::bigint * least(swept.times, {MOST_TIMES}) ELSE {first_check} END,
            CASE WHEN dead.content_hash IS NOT NULL AND dead.size_bytes <= {WHOLE_UP_TO} THEN $2::bigint
                 ELSE greatest($2::bigint, {complete}) END * least(swept.times, {MOST_TIMES})
       FROM dead JOIN swept USING (object_key) CROSS JOIN {schema}.replicas r",
-        bucket_contents = unsettled::bucket_contents(),
+        first_check = unsettled::first_check(),
         complete = micros(COMPLETE_MAY_TAKE),
     );
     let unsettled = unsettled::insert(&schema, &entries);

@@ -21,7 +21,7 @@ const JUDGED: i64 = 256;
 
 /// The first check comes so soon because most late writes arrive within seconds. Each further check waits three times
 /// as long. The last one, which is the guarantee, comes when the entry is settled.
-const FIRST_LOOK: Duration = Duration::from_secs(10);
+const FIRST_CHECK: Duration = Duration::from_secs(10);
 /// A scan records a page at most this long after its listing, or adopts nothing of it. Entries are kept for this much
 /// longer, so that nothing is adopted that was listed before the late write. µs.
 pub(crate) const LISTED_WITHIN: i64 = 60_000_000;
@@ -133,8 +133,8 @@ fn longest_settle(schema: &str) -> String {
 }
 
 /// µs from the note of a write to the first check.
-pub(crate) fn bucket_contents() -> i64 {
-    micros(FIRST_LOOK)
+pub(crate) fn first_check() -> i64 {
+    micros(FIRST_CHECK)
 }
 
 /// `$1` keys, `$2` replicas, `$3` sizes, `$4` hashes, `$5` hashes of the metadata, `$6` µs to settle: one entry each.
@@ -143,7 +143,7 @@ fn note(schema: &SchemaName) -> SqlStr {
     let entries = format!(
         "SELECT k, r, s, h, m, {}, t
       FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS n(k, r, s, h, m, t)",
-        bucket_contents()
+        first_check()
     );
     trusted_sql(format!("-- {NOTE}\n{}", insert(&schema, &entries)))
 }

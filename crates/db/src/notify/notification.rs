@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_heard_is_told_apart_by_channel_and_word() {
+    fn notifications_are_distinguished_by_channel_and_payload() {
         let channels = Channels::of(&SchemaName::new("x_event").unwrap());
         let heard = |channel, payload| channels.parse(channel, payload);
         assert_eq!(heard("x_event_work", ""), ListenEvent::Notification(Notification::Work));

@@ -60,17 +60,17 @@ impl Database {
         let last = what.refuted.first().filter(|_| what.park_the_rest).map(|r| &r.why);
         let refuted = what.refuted.iter().map(|r| (&r.replica, &r.why, EventKind::CopyLost, r.park));
         let parked = rest.filter_map(|r| Some((r, last?, EventKind::CopyParked, true)));
-        let told: Vec<_> = refuted.chain(parked).collect();
+        let reasons: Vec<_> = refuted.chain(parked).collect();
         let word = |kind: EventKind| Some(kind.as_str()).filter(|_| self.kinds.contains(kind));
         let mut query = sqlx::query_scalar(trusted_sql(self.revoke_statement()))
             .bind(what.key.as_str())
             .bind(what.generation.0)
             .bind(what.park_the_rest)
-            .bind(told.iter().map(|(replica, ..)| replica.as_str()).collect::<Vec<_>>())
-            .bind(told.iter().map(|(_, why, ..)| why.class.as_str()).collect::<Vec<_>>())
-            .bind(told.iter().map(|(_, why, ..)| why.message.as_str()).collect::<Vec<_>>())
-            .bind(told.iter().map(|told| word(told.2)).collect::<Vec<_>>())
-            .bind(told.iter().map(|told| told.3).collect::<Vec<_>>());
+            .bind(reasons.iter().map(|(replica, ..)| replica.as_str()).collect::<Vec<_>>())
+            .bind(reasons.iter().map(|(_, why, ..)| why.class.as_str()).collect::<Vec<_>>())
+            .bind(reasons.iter().map(|(_, why, ..)| why.message.as_str()).collect::<Vec<_>>())
+            .bind(reasons.iter().map(|reason| word(reason.2)).collect::<Vec<_>>())
+            .bind(reasons.iter().map(|reason| reason.3).collect::<Vec<_>>());
         for replica in &self.replicas {
             let refuted = what.refuted.iter().find(|r| r.replica == *replica);
             query = query.bind(refuted.map(|r| r.recorded_at)).bind(refuted.map(|r| r.park));
@@ -97,14 +97,14 @@ impl Database {
             format!("CASE WHEN o.{} IS NULL AND o.{} IS NOT NULL THEN '{r}' END", r.column(), r.due_column())
         });
         let same = self.same();
-        let told = "(SELECT *, false FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bool[]))
+        let reasons = "(SELECT *, false FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::bool[]))
         AS x(replica, class, message, kind, park, counted)
     JOIN done ON x.replica = ANY (done.missing)";
-        let failed = keep_failures(&schema, told);
+        let failed = keep_failures(&schema, reasons);
         let events = format!(
             "SELECT jsonb_build_object('kind', x.kind, 'object_key', done.object_key, 'generation', done.generation,
         'replica', x.replica, 'class', x.class, 'message', x.message, 'due_at', CASE WHEN NOT x.park THEN {now} END)
-    FROM {told} WHERE x.kind IS NOT NULL"
+    FROM {reasons} WHERE x.kind IS NOT NULL"
         );
         let logged = append::logged(&schema, &events, &["failed"]);
         format!(

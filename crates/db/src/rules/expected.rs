@@ -30,7 +30,8 @@ pub struct PartSizes {
 }
 
 impl PartSizes {
-    /// The number of parts of an object whose size is in this column; NULL if it goes in one request, or the size is unknown.
+    /// The number of parts of an object whose size is in this column; NULL if it goes in one request, or the size is
+    /// unknown.
     pub(super) fn parts(&self, column: &str) -> String {
         let Self { whole_up_to, part_bytes, max_parts } = self;
         format!(

@@ -10,7 +10,7 @@ pub(crate) const SEQUENCES_BEHIND: &str = "sequences_behind";
 /// Levels of an event at most: parsers of several languages refuse 64, and readers get the event in an envelope.
 const LEVELS: u32 = 60;
 
-/// All of them.
+/// Returns the SQL that creates all functions of this file.
 pub(crate) fn all(schema: &SchemaName) -> String {
     let functions = [sequences_behind(), append_log(), append_event()].join(";\n");
     let functions = functions.replace("{schema}", &schema.quoted()).replace("{channel}", schema.as_str());

@@ -38,12 +38,12 @@ pub async fn inspect(database: &Database) -> Vec<Inspected> {
     if !matches!(database.schema_fit().await, Ok(SchemaFit::Fits)) {
         return Vec::new();
     }
-    let said =
+    let outcome =
         |result: Result<Result<String, String>, DatabaseError>| result.unwrap_or_else(|error| Err(error.to_string()));
     vec![
-        ("write", said(database.try_write().await)),
-        ("rights", said(database.missing_rights().await)),
-        ("sequences", said(database.sequences().await)),
+        ("write", outcome(database.try_write().await)),
+        ("rights", outcome(database.missing_rights().await)),
+        ("sequences", outcome(database.sequences().await)),
     ]
 }
 

@@ -58,7 +58,7 @@ pub enum MigrateError {
 impl From<sqlx::migrate::MigrateError> for MigrateError {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         match error {
-            // What PostgreSQL refuses is said as everywhere, with what to do.
+            // A refusal of PostgreSQL is reported as everywhere, with the remedy.
             sqlx::migrate::MigrateError::Execute(cause) | sqlx::migrate::MigrateError::ExecuteMigration(cause, _) => {
                 Self::Database(DatabaseError::database("schema::migrate")(cause))
             }
@@ -117,7 +117,7 @@ async fn migrate_alone(connection: &mut PgConnection, plan: &SchemaPlan) -> Resu
 
 /// Waits, without a statement that waits, until no other migration is at work.
 pub(crate) async fn alone(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), DatabaseError> {
-    let mut said = false;
+    let mut logged = false;
     loop {
         let mine: bool = sqlx::query_scalar("-- schema::migrate\nSELECT pg_try_advisory_lock(hashtextextended($1, 0))")
             .bind(format!("{schema}:migrate"))
@@ -127,7 +127,7 @@ pub(crate) async fn alone(connection: &mut PgConnection, schema: &SchemaName) ->
         if mine {
             return Ok(());
         }
-        if !std::mem::replace(&mut said, true) {
+        if !std::mem::replace(&mut logged, true) {
             info!("Another migration of this schema is at work, waiting for it to end");
         }
         tokio::time::sleep(jittered(Duration::from_millis(200))).await;
@@ -197,7 +197,7 @@ fn migrator(schema: &SchemaName, migrations: &[(i64, &'static str, &'static str)
     migrator.dangerous_set_table_name(format!("{}._sqlx_migrations", schema.quoted()));
     // Ours is held; sqlx's waits inside PostgreSQL, which deadlocks with an index build of another migration.
     migrator.set_locking(false);
-    // A newer program may have applied more; `version_before` has judged whether that is one too many.
+    // A newer program may have applied more; `version_before` has checked whether that is one too many.
     migrator.set_ignore_missing(true);
     migrator
 }

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn each_difference_is_told_once_and_by_whose_it_is() {
+    fn each_difference_is_listed_once_with_its_daemons() {
         let rows = [row("b2", true, Some("x")), row("gone", false, Some("z")), row("scw", false, Some("y"))];
         let peers = [
             peer(1, 90, "b2", &[("b2", "x"), ("scw", "y")]),
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_whose_bucket_nobody_names_any_more_is_served_by_nobody() {
+    fn a_replica_whose_bucket_no_daemon_names_any_more_is_unserved() {
         let rows = [row("b2", true, Some("x"))];
         let found = differences(&[peer(1, 90, "b2", &[("b2", "moved")])], &rows, &RulesState::none());
         assert_eq!(found.iter().map(Difference::what).collect::<Vec<_>>(), ["bucket", "unserved"]);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_are_not_in_force_or_not_applied_are_told() {
+    fn rules_that_are_not_in_force_or_not_applied_are_listed() {
         let rows = [row("b2", true, Some("x"))];
         let rule = copyhold_core::domain::Rule {
             prefix: "a".into(),

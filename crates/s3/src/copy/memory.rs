@@ -80,7 +80,8 @@ impl Memory {
         self.gauge.peak.load(Ordering::Relaxed)
     }
 
-    /// Waits until `bytes` are free. First come, first served, so that small objects do not starve a big part.
+    /// Waits until `bytes` of the budget are free, and takes them. First come, first served, so that small
+    /// objects do not starve a big part.
     ///
     /// A request for more than the whole budget would wait forever: the plan refuses it.
     pub(super) async fn take(&self, bytes: u64) -> Buffer {

@@ -27,22 +27,22 @@ use super::{
 const START_MAY_TAKE: Duration = Duration::from_mins(2);
 /// A free port may be taken by another process before the daemon binds it.
 const PORTS_TO_TRY: usize = 5;
-/// The grace of the daemons' configuration, and some time to deregister.
+/// The grace period of their configuration, and some time to deregister.
 const END_MAY_TAKE: Duration = Duration::from_secs(8);
 
-/// The daemons of a demo: processes of their own, which run this program.
+/// The daemons of one demo. Each is a process that runs this same program.
 #[derive(Debug, Default)]
 pub(super) struct Daemons {
     running: Mutex<Vec<Daemon>>,
     started: AtomicUsize,
 }
 
-/// One daemon process.
+/// One daemon's process.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    /// The name of its log.
+    /// Names its log file.
     pub(super) name: String,
-    /// Its id in the table of daemons.
+    /// Its id in the table `daemons`.
     pub(super) number: i32,
     pub(super) process_id: u32,
     port: u16,

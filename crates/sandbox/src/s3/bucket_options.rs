@@ -213,7 +213,7 @@ impl BucketOptions {
         }
     }
 
-    /// Returns the prefix that a listing uses.
+    /// Returns the prefix that a listing applies: none if this bucket ignores prefixes.
     pub(super) fn heeded(&self, prefix: Option<String>) -> String {
         prefix.filter(|_| !self.has(Quirk::IgnoresPrefixes)).unwrap_or_default()
     }

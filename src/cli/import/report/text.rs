@@ -28,7 +28,8 @@ impl Report {
                 .filter(|r| r.column.is_none() && r.recorded == 0 && self.imported > 0)
                 .map(|r| format!("no column stands for {}: all that was registered is wanted there", r.replica)),
         );
-        let odd = ImportAnomaly::ALL.into_iter().filter_map(|odd| Some(said(odd, self.oddities.get(odd.as_str())?)));
+        let odd =
+            ImportAnomaly::ALL.into_iter().filter_map(|odd| Some(describe(odd, self.oddities.get(odd.as_str())?)));
         lines.extend(odd);
         let seconds = age(Some(self.seconds));
         lines.push(match self.outcome {
@@ -62,7 +63,7 @@ impl Report {
     }
 }
 
-fn said(odd: ImportAnomaly, oddity: &OddValue) -> String {
+fn describe(odd: ImportAnomaly, oddity: &OddValue) -> String {
     let (number, rows) = (oddity.count, count(oddity.count, "row", "rows"));
     let objects = count(number, "object", "objects");
     let what = match odd {

@@ -66,11 +66,11 @@ impl Report {
             ("metadata not compared", |t| t.metadata_not_compared),
             ("unreadable", |t| t.unreadable),
             ("in motion", |t| t.changed_meanwhile),
-            ("taken back", |t| t.taken_back),
-            ("NOT taken back", |t| t.not_written),
+            ("cleared", |t| t.taken_back),
+            ("NOT cleared", |t| t.not_written),
         ];
-        let said = columns.into_iter().filter(|(_, of)| self.replicas.iter().any(|r| of(&r.counts) > 0));
-        let columns: Vec<_> = always.into_iter().chain(said).collect();
+        let occurring = columns.into_iter().filter(|(_, of)| self.replicas.iter().any(|r| of(&r.counts) > 0));
+        let columns: Vec<_> = always.into_iter().chain(occurring).collect();
         let named = columns.iter().map(|(head, _)| *head);
         let heads: Vec<_> = ["replica"].into_iter().chain(named).chain(["requests", "read", "rate"]).collect();
         let row = |r: &ReplicaReport| {
@@ -160,9 +160,9 @@ impl Report {
                 let are = if wrong == 1 { "is" } else { "are" };
                 let then = match () {
                     () if self.dry_run => "nothing was changed (--dry-run)".to_owned(),
-                    () if taken == wrong && wrong == 1 => "its record was taken back".to_owned(),
-                    () if taken == wrong => "their records were taken back".to_owned(),
-                    () => format!("the records of {taken} were taken back"),
+                    () if taken == wrong && wrong == 1 => "its record was cleared".to_owned(),
+                    () if taken == wrong => "their records were cleared".to_owned(),
+                    () => format!("the records of {taken} were cleared"),
                 };
                 write!(text, "; {wrong} {are} missing or wrong, {then}")
             }

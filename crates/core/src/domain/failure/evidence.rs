@@ -54,7 +54,7 @@ pub enum Suspicion {
     None,
     /// Not enough evidence yet. The object is charged when another one succeeds, or after some time.
     Watched,
-    /// The store is in doubt and is to be pinged.
+    /// The store is in doubt: the caller pings it.
     Doubt,
 }
 

@@ -60,7 +60,7 @@ impl PartError {
     }
 }
 
-/// What the parts of one object share.
+/// Sends the parts of one object to their targets. Holds what all these parts share.
 pub(super) struct PartSender {
     pub opened: Arc<OpenedSource>,
     pub memory: Memory,

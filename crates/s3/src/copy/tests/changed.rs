@@ -71,7 +71,7 @@ async fn where_no_etag_says_so_another_content_is_read_twice_before_it_is_believ
         let told = s.copy(&Job { content: Some(content), kept: long_ago(), ..s.job(key).await }).await;
         assert_eq!(told.changed(), Some(s.b2.inspect(key).unwrap().content), "{key}");
         assert_eq!(s.b2.calls(Op::GetObject) - before, 2, "{key}");
-        // Damaged on the way, it is not believed though nothing but the second reading says so.
+        // An answer that is damaged on the way is not accepted, although only the second reading shows the damage.
         s.b2.order(Fault::FlipBody { at: 17 }, When::op(Op::GetObject).key(key).next(1));
         let told = s.copy(&Job { content: Some(content), kept: long_ago(), ..s.job(key).await }).await;
         assert_eq!((told.class("wasabi"), told.changed()), (FailureClass::Corrupt, None), "{key}");

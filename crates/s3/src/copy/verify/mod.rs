@@ -64,7 +64,7 @@ pub(super) async fn prove(
     Ok(proof)
 }
 
-/// Returns whether an ETag alone proves that the object has these parts.
+/// Compares an ETag with the MD5 that was sent or, of several parts, with the MD5 of their MD5s.
 fn is_of(etag: &ETag, parts: &[Md5]) -> bool {
     matches!(parts, [whole] if etag.is_md5(whole)) || etag.is_of_parts(parts)
 }

@@ -68,7 +68,7 @@ impl AdaptiveLimit {
         until.filter(|until| *until > now).map(|until| until - now)
     }
 
-    /// The store did what it was asked to.
+    /// Records that the store carried out a request.
     pub(super) fn succeeded(&self, prefixes: &Prefixes) {
         let mut state = self.lock();
         if state.succeeded(prefixes, Instant::now()) {
@@ -77,13 +77,14 @@ impl AdaptiveLimit {
         }
     }
 
-    /// It asked to be spared, on a request for this object; for so long, if it said so. The object rests in any case.
+    /// Records that the store throttled a request for this object, with its `Retry-After` if there was one. The caller
+    /// defers the object in any case.
     pub(super) fn throttled(&self, object: Option<u64>, prefixes: &Prefixes, retry_after: Option<Duration>) {
         let mut state = self.lock();
         let now = Instant::now();
         match state.judge(object, prefixes, retry_after, now) {
             Attribution::Object | Attribution::Prefix { alone: false } => return,
-            // It is spared for as long as it was told; if there is nothing else, it is the store all the same.
+            // `judge` has deferred the prefix. If nothing succeeds outside of it, all requests are reduced as well.
             Attribution::Prefix { alone: true } => state.slow_down(None, now),
             Attribution::Store => state.slow_down(retry_after, now),
         }

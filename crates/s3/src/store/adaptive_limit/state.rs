@@ -262,7 +262,7 @@ impl State {
         is_known
     }
 
-    /// Whether more may be under way now.
+    /// Records a success. Returns whether the limit of concurrent requests has grown.
     pub(super) fn succeeded(&mut self, prefixes: &Prefixes, now: Instant) -> bool {
         self.succeeded = true;
         if !self.prefixes.is_empty() {
@@ -287,6 +287,8 @@ impl State {
         grows
     }
 
+    /// Halves the limit of concurrent requests, at most once a second, because the store throttles. Where the limit is
+    /// 1 already, the requests are sent further apart.
     pub(super) fn slow_down(&mut self, retry_after: Option<Duration>, now: Instant) {
         if let Some(told) = retry_after {
             let until = now + told.min(LONGEST_PAUSE);
@@ -297,7 +299,7 @@ impl State {
             return;
         }
         (self.slowed_at, self.round) = (Some(now), 0);
-        // What was under way is what was too much, and not what would have been allowed.
+        // The requests in progress were too many, not those that the limit would have allowed.
         let too_much = self.limit.min(self.under_way);
         if too_much > 1 {
             self.limit = too_much / 2;

@@ -11,8 +11,9 @@ use crate::store::{Operation, Reason, stall_timeout::Progress, versions::Version
 /// Whether the probe can delete the objects that it writes.
 pub(super) enum Lock {
     None,
-    /// A default retention keeps every object for a time; the text states its rule.
+    /// The bucket's default retention keeps each object that is written; the text is its mode and length.
     Default(String),
+    /// The store did not let us see whether there is a default retention.
     Unseen(StoreError),
 }
 
