@@ -57,7 +57,7 @@ pub struct ChaosReport {
     exact: LateWrites,
     launched: usize,
     killed: usize,
-    zombies: StoppedDaemons,
+    stopped_daemons: StoppedDaemons,
     broken_connections: u64,
     /// Leases that their holders did not release.
     taken: i64,
@@ -69,7 +69,7 @@ pub struct ChaosReport {
 
 impl fmt::Display for ChaosReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let StoppedDaemons { stopped, taken, noticed } = self.zombies;
+        let StoppedDaemons { stopped, taken, noticed } = self.stopped_daemons;
         let LateWrites { registered, deleted, killed, refused, recorded_before } = self.exact;
         write!(
             f,
@@ -123,7 +123,7 @@ async fn play_on(
         let happened = tokio::try_join!(
             scene.kill(seeds[0]),
             scene.break_connections(seeds[1]),
-            scene.haunt(seeds[2]),
+            scene.stop_and_continue(seeds[2]),
             scene.hold_rows(),
             scene.restart(cluster),
             scene.promote(seeds[4]),
@@ -132,7 +132,7 @@ async fn play_on(
         over.store(true, Ordering::Relaxed);
         happened
     };
-    let ((killed, broken_connections, zombies, (), (), promoted, exact), (), looked_for) = tokio::try_join!(
+    let ((killed, broken_connections, stopped_daemons, (), (), promoted, exact), (), looked_for) = tokio::try_join!(
         accidents,
         application.run(stage, keys, seeds[3], &over),
         observer::observe(stage, &application, &over)
@@ -155,7 +155,7 @@ async fn play_on(
         exact,
         launched,
         killed,
-        zombies,
+        stopped_daemons,
         broken_connections,
         taken,
         looked_for,

@@ -34,21 +34,21 @@ pub(super) struct StoppedDaemons {
 impl Chaos<'_> {
     /// Stops a daemon in the middle of its work, has others take over, and lets it continue: it must detect each lease
     /// that it lost. Triggers in the database check that it wrote nothing under them.
-    pub(super) async fn haunt(&self, seed: u64) -> anyhow::Result<StoppedDaemons> {
+    pub(super) async fn stop_and_continue(&self, seed: u64) -> anyhow::Result<StoppedDaemons> {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut zombies = StoppedDaemons::default();
-        while zombies.stopped == 0 || Instant::now() < self.end {
+        let mut results = StoppedDaemons::default();
+        while results.stopped == 0 || Instant::now() < self.end {
             let slot = rng.random_range(0..DAEMONS);
             {
                 let _up = self.up.read().await;
-                self.raise(slot, &mut rng, &mut zombies).await?;
+                self.stop_one(slot, &mut rng, &mut results).await?;
             }
             sleep(Duration::from_millis(rng.random_range(100..1000))).await;
         }
-        Ok(zombies)
+        Ok(results)
     }
 
-    async fn raise(&self, slot: usize, rng: &mut StdRng, zombies: &mut StoppedDaemons) -> anyhow::Result<()> {
+    async fn stop_one(&self, slot: usize, rng: &mut StdRng, results: &mut StoppedDaemons) -> anyhow::Result<()> {
         let before = last_daemon(self.stage, slot).await?;
         // A daemon whose connections are intact: it knows of all its leases.
         self.fleet.replace(slot, self.stage, Replacement::Spared).await?;
@@ -75,7 +75,7 @@ impl Chaos<'_> {
         until("others take its work", async || Ok((leases(self.stage, daemon).await? == 0).then_some(()))).await?;
         let taken = taken(self.stage, daemon).await?;
         self.fleet.slot(slot).lock().await.signal(Signal::CONT)?;
-        zombies.stopped += 1;
+        results.stopped += 1;
         let deadline = Instant::now() + PATIENCE;
         let noticed = loop {
             let mut process = self.fleet.slot(slot).lock().await;
@@ -96,8 +96,8 @@ impl Chaos<'_> {
             drop(process);
             sleep(LOOK_EVERY).await;
         };
-        zombies.taken += taken;
-        zombies.noticed += noticed;
+        results.taken += taken;
+        results.noticed += noticed;
         Ok(())
     }
 }
