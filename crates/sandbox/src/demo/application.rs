@@ -30,11 +30,12 @@ pub(super) struct Application {
 }
 
 impl Application {
-    pub(super) fn new(stage: &Environment) -> anyhow::Result<Self> {
+    pub(super) fn new(environment: &Environment) -> anyhow::Result<Self> {
         let connections = u32::try_from(AT_ONCE).unwrap_or(u32::MAX);
-        let database =
-            PgPoolOptions::new().max_connections(connections).connect_lazy_with(options(&stage.database(APPLICATION))?);
-        Ok(Self { s3: stage.client()?, bucket: bucket(REPLICAS[0]), database, registered: AtomicUsize::new(0) })
+        let database = PgPoolOptions::new()
+            .max_connections(connections)
+            .connect_lazy_with(options(&environment.database(APPLICATION))?);
+        Ok(Self { s3: environment.client()?, bucket: bucket(REPLICAS[0]), database, registered: AtomicUsize::new(0) })
     }
 
     /// The number of objects uploaded and registered so far.

@@ -20,9 +20,9 @@ const WINDOW: i64 = 60_000_000;
 /// Registers an object now and then, and compares each one that is recorded everywhere. Runs until it is stopped.
 pub(super) async fn run(play: &Scenario<'_>) -> anyhow::Result<()> {
     play.start_daemon().await?;
-    play.audience.say("a trickle goes on until Ctrl-C; look at it from another terminal:");
-    for way in play.stage.ways_to_look() {
-        play.audience.say(&format!("    {way}"));
+    play.display.say("a trickle goes on until Ctrl-C; look at it from another terminal:");
+    for way in play.environment.ways_to_look() {
+        play.display.say(&format!("    {way}"));
     }
     let before = play.application.registered();
     let begun = play.rows.now().await?;
@@ -34,7 +34,7 @@ pub(super) async fn run(play: &Scenario<'_>) -> anyhow::Result<()> {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for number in 0.. {
         tick.tick().await;
-        play.daemons.check(play.stage)?;
+        play.daemons.check(play.environment)?;
         let object = object(number);
         if number < KEYS {
             play.application.bring(std::slice::from_ref(&object)).await?;
@@ -50,7 +50,7 @@ pub(super) async fn run(play: &Scenario<'_>) -> anyhow::Result<()> {
         comparison.add(play.reader.compare(there.iter(), |_| ()).await);
         let since = begun.max(play.rows.now().await? - WINDOW);
         let waits = play.rows.waits(since).await?;
-        play.audience.show(&Progress::Trickling {
+        play.display.show(&Progress::Trickling {
             registered: play.application.registered() - before,
             everywhere,
             wrong: comparison.wrong + comparison.missing,

@@ -51,20 +51,20 @@ pub(super) struct Daemon {
 
 impl Daemons {
     /// Starts a daemon and waits until it is registered; returns a text that identifies it.
-    pub(super) async fn start(&self, stage: &Environment, rows: &TableView) -> anyhow::Result<String> {
+    pub(super) async fn start(&self, environment: &Environment, rows: &TableView) -> anyhow::Result<String> {
         let name = format!("daemon-{}", self.started.fetch_add(1, Ordering::Relaxed) + 1);
         for left in (0..PORTS_TO_TRY).rev() {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-            let process = stage.launch_daemon(&name, port)?;
+            let process = environment.launch_daemon(&name, port)?;
             let process_id = process.id().context("a daemon ended while it started")?;
             // Listed at once, so that it is ended even if this function fails or is cancelled.
             self.lock().push(Daemon { name: name.clone(), number: 0, process_id, port, process });
             if let Some(number) = self.until_it_works(process_id, rows).await? {
                 return Ok(format!("daemon {number} (process {process_id})"));
             }
-            stage.forget(&name);
+            environment.forget(&name);
             self.lock().retain(|daemon| daemon.process_id != process_id);
-            let said = stage.log_tail(&name);
+            let said = environment.log_tail(&name);
             if left == 0 || !said.contains("cannot listen") {
                 bail!("a daemon ended while it started; it said\n{said}");
             }
@@ -97,10 +97,10 @@ impl Daemons {
     }
 
     /// Returns an error if a daemon exited by itself.
-    pub(super) fn check(&self, stage: &Environment) -> anyhow::Result<()> {
+    pub(super) fn check(&self, environment: &Environment) -> anyhow::Result<()> {
         for daemon in self.lock().iter_mut() {
             if let Some(status) = daemon.process.try_wait()? {
-                let (number, said) = (daemon.number, stage.log_tail(&daemon.name));
+                let (number, said) = (daemon.number, environment.log_tail(&daemon.name));
                 bail!("daemon {number} has ended by itself ({status}); it said\n{said}");
             }
         }
@@ -108,20 +108,21 @@ impl Daemons {
     }
 
     /// Returns the last log lines of the running daemons, for an error.
-    pub(super) fn last_words(&self, stage: &Environment) -> String {
-        let said = |daemon: &Daemon| format!("daemon {} said last\n{}", daemon.number, stage.log_tail(&daemon.name));
+    pub(super) fn last_words(&self, environment: &Environment) -> String {
+        let said =
+            |daemon: &Daemon| format!("daemon {} said last\n{}", daemon.number, environment.log_tail(&daemon.name));
         self.lock().iter().map(said).collect::<Vec<_>>().join("\n")
     }
 
     /// Kills a daemon with SIGKILL, so that it cannot even release its leases. Returns when it is dead.
-    pub(super) async fn kill(&self, number: i32, stage: &Environment) -> anyhow::Result<Daemon> {
+    pub(super) async fn kill(&self, number: i32, environment: &Environment) -> anyhow::Result<Daemon> {
         let mut daemon = {
             let mut running = self.lock();
             let place = running.iter().position(|daemon| daemon.number == number);
             running.remove(place.context("there is no such daemon")?)
         };
         daemon.process.kill().await.context("cannot kill a daemon")?;
-        stage.forget(&daemon.name);
+        environment.forget(&daemon.name);
         Ok(daemon)
     }
 
@@ -141,7 +142,7 @@ impl Daemons {
     }
 
     /// Sends SIGTERM to all daemons and waits; kills the ones that do not end in time.
-    pub(super) async fn stop(&self, stage: &Environment) {
+    pub(super) async fn stop(&self, environment: &Environment) {
         let mut running = std::mem::take(&mut *self.lock());
         for daemon in &running {
             terminate(&daemon.process);
@@ -152,7 +153,7 @@ impl Daemons {
                 // If that fails too, the process guard kills it.
                 let _ = daemon.process.kill().await;
             }
-            stage.forget(&daemon.name);
+            environment.forget(&daemon.name);
         }
     }
 

@@ -37,14 +37,14 @@ pub(super) struct Failures {
 
 impl Failures {
     /// Injects the faults: one store delays its answers after a third of the uploads, another fails after three fifths.
-    pub(super) fn prepare(stage: &Environment, objects: &[Object], seed: u64) -> Self {
+    pub(super) fn prepare(environment: &Environment, objects: &[Object], seed: u64) -> Self {
         let uploads = objects.iter().filter(|object| object.size_bytes() <= CERTAINLY_WHOLE).count() as u64;
         let gate = PauseGate::new();
         let after = |part: u64| When::op(Op::PutObject).skip(part);
         Self {
             seed,
-            hesitation: stage.bucket(HESITATING).order(Fault::Hold(gate.clone()), after(uploads / 3)),
-            first_failure: stage.bucket(FAILING).order(Fault::slow_down(), after(uploads * 3 / 5)),
+            hesitation: environment.bucket(HESITATING).order(Fault::Hold(gate.clone()), after(uploads / 3)),
+            first_failure: environment.bucket(FAILING).order(Fault::slow_down(), after(uploads * 3 / 5)),
             gate,
         }
     }
@@ -55,10 +55,10 @@ impl Failures {
     /// answers: the daemon that uploads to it holds its leases until the answer arrives, and is killed before.
     pub(super) async fn kill_one(
         &self,
-        stage: &Environment,
+        environment: &Environment,
         daemons: &Daemons,
         rows: &TableView,
-        audience: &dyn ProgressDisplay,
+        display: &dyn ProgressDisplay,
     ) -> anyhow::Result<Killed> {
         self.hesitation.struck(1).await;
         let deadline = Instant::now() + PILE_UP;
@@ -70,12 +70,12 @@ impl Failures {
             }
             sleep(Duration::from_millis(20)).await;
         };
-        let dead = daemons.kill(victim, stage).await?;
+        let dead = daemons.kill(victim, environment).await?;
         // PostgreSQL may have executed the daemon's last statements after its death: only now are its leases known.
         let held = self.what_it_left(dead.number, rows).await?;
         self.gate.open();
         self.hesitation.clear();
-        audience.say(&format!(
+        display.say(&format!(
             "killed daemon {} (process {}) with SIGKILL; it held {} leases",
             dead.number,
             dead.process_id,
@@ -98,22 +98,26 @@ impl Failures {
     }
 
     /// Has one store fail for some seconds: half of its answers are 503, the others are resets.
-    pub(super) async fn fail_one_store(&self, stage: &Environment, audience: &dyn ProgressDisplay) -> FailingStore {
+    pub(super) async fn fail_one_store(
+        &self,
+        environment: &Environment,
+        display: &dyn ProgressDisplay,
+    ) -> FailingStore {
         self.first_failure.struck(1).await;
         let begun = Instant::now();
         let mut rng = StdRng::seed_from_u64(self.seed);
-        let store = stage.bucket(FAILING);
+        let store = environment.bucket(FAILING);
         let busy = store.order(Fault::slow_down(), When::always().chance(0.5, rng.random()));
         let broken = store.order(Fault::Reset, When::always());
         // This fault precedes those two, and would leave them no calls.
         self.first_failure.clear();
         let seconds = rng.random_range(3.0..5.0);
-        audience.say(&format!("{FAILING} fails: its answers are 503 SlowDown and connection resets"));
+        display.say(&format!("{FAILING} fails: its answers are 503 SlowDown and connection resets"));
         sleep(Duration::from_secs_f64(seconds)).await;
         busy.clear();
         broken.clear();
         let (answered_503, reset) = (self.first_failure.strikes() + busy.strikes(), broken.strikes());
-        audience.say(&format!(
+        display.say(&format!(
             "{FAILING} is well again after {seconds:.1} s: {answered_503} requests answered 503, {reset} reset"
         ));
         FailingStore { replica: FAILING.to_owned(), seconds: begun.elapsed().as_secs_f64(), answered_503, reset }

@@ -83,8 +83,8 @@ pub enum Progress {
 /// Runs a demo to its end or until `stop`, and leaves nothing behind. `None`: it was stopped before the summary.
 pub async fn run(
     request: Request,
-    audience: &dyn ProgressDisplay,
+    display: &dyn ProgressDisplay,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Summary>> {
-    script::run(request, audience, stop).await
+    script::run(request, display, stop).await
 }

@@ -31,14 +31,14 @@ enum ReadResult {
 }
 
 impl Reader {
-    pub(super) fn new(stage: &Environment) -> anyhow::Result<Self> {
-        Ok(Self(stage.client()?))
+    pub(super) fn new(environment: &Environment) -> anyhow::Result<Self> {
+        Ok(Self(environment.client()?))
     }
 
     /// Compares every object at every replica, and finds objects that should not be there. `told` gets the number done.
     pub(super) async fn compare_all(
         &self,
-        stage: &Environment,
+        environment: &Environment,
         objects: &[Object],
         told: impl Fn(usize),
     ) -> Comparison {
@@ -46,7 +46,7 @@ impl Reader {
         let known: HashSet<&str> = objects.iter().map(|object| object.key.as_str()).collect();
         for replica in REPLICAS {
             // Read in this process instead of by a listing, because a listing cannot represent every key.
-            for key in stage.bucket(replica).keys().into_iter().filter(|key| !known.contains(key.as_str())) {
+            for key in environment.bucket(replica).keys().into_iter().filter(|key| !known.contains(key.as_str())) {
                 comparison.extra += 1;
                 comparison.keep(finding(replica, &key, "it was never uploaded"));
             }

@@ -23,10 +23,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// The participants of a demo.
 pub(super) struct Scenario<'a> {
-    pub(super) stage: &'a Environment,
+    pub(super) environment: &'a Environment,
     pub(super) request: &'a Request,
     pub(super) objects: &'a [Object],
-    pub(super) audience: &'a dyn ProgressDisplay,
+    pub(super) display: &'a dyn ProgressDisplay,
     pub(super) daemons: Daemons,
     pub(super) application: Application,
     pub(super) rows: TableView,
@@ -36,23 +36,23 @@ pub(super) struct Scenario<'a> {
 impl Scenario<'_> {
     /// Copies everything while both failures happen, then compares it.
     pub(super) async fn main_act(&self) -> anyhow::Result<Summary> {
-        self.audience.say("PostgreSQL and the stores b2, wasabi and scw have started");
-        self.stage.migrate().await?;
-        let accidents = Failures::prepare(self.stage, self.objects, self.request.seed);
+        self.display.say("PostgreSQL and the stores b2, wasabi and scw have started");
+        self.environment.migrate().await?;
+        let accidents = Failures::prepare(self.environment, self.objects, self.request.seed);
         for _ in 0..2 {
             self.start_daemon().await?;
         }
         let (killed, failing_store) = self.copy_all(&accidents).await?;
-        self.audience.say("all is on record everywhere; now all is read back and compared");
+        self.display.say("all is on record everywhere; now all is read back and compared");
         let of = self.objects.len() * REPLICAS.len();
-        let told = |done| self.audience.show(&Progress::Comparing { done, of });
-        let comparison = self.reader.compare_all(self.stage, self.objects, told).await;
+        let told = |done| self.display.show(&Progress::Comparing { done, of });
+        let comparison = self.reader.compare_all(self.environment, self.objects, told).await;
         self.sum_up(comparison, killed, failing_store).await
     }
 
     pub(super) async fn start_daemon(&self) -> anyhow::Result<()> {
-        let which = self.daemons.start(self.stage, &self.rows).await?;
-        self.audience.say(&format!("{which} has started"));
+        let which = self.daemons.start(self.environment, &self.rows).await?;
+        self.display.say(&format!("{which} has started"));
         Ok(())
     }
 
@@ -60,8 +60,8 @@ impl Scenario<'_> {
     async fn copy_all(&self, accidents: &Failures) -> anyhow::Result<(Killed, FailingStore)> {
         let over = Cell::new(false);
         let accidents = async {
-            let kill = accidents.kill_one(self.stage, &self.daemons, &self.rows, self.audience);
-            let fail = async { anyhow::Ok(accidents.fail_one_store(self.stage, self.audience).await) };
+            let kill = accidents.kill_one(self.environment, &self.daemons, &self.rows, self.display);
+            let fail = async { anyhow::Ok(accidents.fail_one_store(self.environment, self.display).await) };
             let both = tokio::try_join!(kill, fail);
             over.set(true);
             both
@@ -76,10 +76,10 @@ impl Scenario<'_> {
         let mut last = (0, Counts::default());
         let mut moved = Instant::now();
         loop {
-            self.daemons.check(self.stage)?;
+            self.daemons.check(self.environment)?;
             let counts = self.rows.counts().await?;
             let registered = self.application.registered();
-            self.audience.show(&progress(self.objects.len(), registered, &counts));
+            self.display.show(&progress(self.objects.len(), registered, &counts));
             if over.get() && usize::try_from(counts.everywhere).ok() == Some(self.objects.len()) {
                 return Ok(());
             }
@@ -102,7 +102,7 @@ impl Scenario<'_> {
             counts.everywhere,
             self.objects.len(),
             counts.leased,
-            self.daemons.last_words(self.stage)
+            self.daemons.last_words(self.environment)
         ))
     }
 
@@ -136,13 +136,13 @@ impl Scenario<'_> {
             failed_attempts: self.daemons.failures().await,
             waits: waits.into_iter().filter_map(|(replica, waits)| Some((replica.to_owned(), waits?))).collect(),
             repeated_uploads: targets.iter().map(|replica| self.repeated(replica)).sum(),
-            unfinished_uploads: targets.iter().map(|replica| self.stage.bucket(replica).uploads().len()).sum(),
+            unfinished_uploads: targets.iter().map(|replica| self.environment.bucket(replica).uploads().len()).sum(),
         })
     }
 
     /// Returns the uploads to this replica beyond one per key.
     fn repeated(&self, replica: &str) -> u64 {
-        self.stage.bucket(replica).counts(|counts| counts.writes_by_key().values().map(|writes| writes - 1).sum())
+        self.environment.bucket(replica).counts(|counts| counts.writes_by_key().values().map(|writes| writes - 1).sum())
     }
 }
 

@@ -19,13 +19,13 @@ use super::{
 /// Runs a demo in its own sandbox, which it removes afterwards.
 pub(super) async fn run(
     request: Request,
-    audience: &dyn ProgressDisplay,
+    display: &dyn ProgressDisplay,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Summary>> {
     let objects = objects(request.objects, request.largest_bytes, request.seed);
     let bytes = |bytes: u64| ByteSize::b(bytes).display().iec().to_string();
     let own: u64 = objects.iter().map(Object::size_bytes).sum();
-    audience.say(&format!(
+    display.say(&format!(
         "{} objects, {}, three times in memory: {} (seed {})",
         objects.len(),
         bytes(own),
@@ -34,35 +34,35 @@ pub(super) async fn run(
     ));
     memory::check(&objects)?;
 
-    let stage = Environment::setup(request.program.clone()).await?;
-    let played = on(&stage, &request, &objects, audience, stop).await.map_err(|error| stage.or_full(error));
+    let environment = Environment::setup(request.program.clone()).await?;
+    let played = on(&environment, &request, &objects, display, stop).await.map_err(|error| environment.or_full(error));
     // Also after an error: all started processes must end before this function returns.
-    let struck = stage.teardown().await;
+    let struck = environment.teardown().await;
     let summary = played?;
     struck?;
     Ok(summary)
 }
 
 async fn on(
-    stage: &Environment,
+    environment: &Environment,
     request: &Request,
     objects: &[Object],
-    audience: &dyn ProgressDisplay,
+    display: &dyn ProgressDisplay,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Summary>> {
     let play = Scenario {
-        stage,
+        environment,
         request,
         objects,
-        audience,
+        display,
         daemons: Daemons::default(),
-        application: Application::new(stage)?,
-        rows: TableView::new(stage)?,
-        reader: Reader::new(stage)?,
+        application: Application::new(environment)?,
+        rows: TableView::new(environment)?,
+        reader: Reader::new(environment)?,
     };
     let played = until(&play, stop).await;
-    stage.server().clear_faults();
-    play.daemons.stop(stage).await;
+    environment.server().clear_faults();
+    play.daemons.stop(environment).await;
     play.application.close().await;
     play.rows.close().await;
     played
@@ -72,7 +72,7 @@ async fn until(play: &Scenario<'_>, stop: &CancellationToken) -> anyhow::Result<
     let Some(summary) = stop.run_until_cancelled(Box::pin(play.main_act())).await.transpose()? else {
         return Ok(None);
     };
-    play.audience.sum_up(&summary);
+    play.display.sum_up(&summary);
     if !play.request.once {
         stop.run_until_cancelled(Box::pin(background_load::run(play))).await.transpose()?;
     }

@@ -25,9 +25,9 @@ pub(super) struct Counts {
 }
 
 impl TableView {
-    pub(super) fn new(stage: &Environment) -> anyhow::Result<Self> {
+    pub(super) fn new(environment: &Environment) -> anyhow::Result<Self> {
         let pool = PgPoolOptions::new().max_connections(3);
-        Ok(Self(pool.connect_lazy_with(options(&stage.database(OWNER))?)))
+        Ok(Self(pool.connect_lazy_with(options(&environment.database(OWNER))?)))
     }
 
     pub(super) async fn counts(&self) -> sqlx::Result<Counts> {

@@ -28,7 +28,7 @@ use super::synthetic::Synthetic;
 pub struct BucketHandle {
     name: String,
     shared: Arc<ServerState>,
-    ledger: Arc<CallCounts>,
+    call_counts: Arc<CallCounts>,
 }
 
 /// One object, without its bytes.
@@ -56,7 +56,7 @@ pub struct UploadInfo {
 
 impl BucketHandle {
     pub(super) fn new(name: &str, shared: Arc<ServerState>) -> Self {
-        Self { name: name.to_owned(), ledger: shared.ledger(name), shared }
+        Self { name: name.to_owned(), call_counts: shared.call_counts(name), shared }
     }
 
     pub fn name(&self) -> &str {
@@ -211,21 +211,21 @@ impl BucketHandle {
 
     /// Returns the bytes of the bodies of an operation.
     pub fn moved(&self, op: Op) -> BytesMoved {
-        self.ledger.moved(op)
+        self.call_counts.moved(op)
     }
 
     pub fn counts<T>(&self, look: impl FnOnce(&Counts) -> T) -> T {
-        self.ledger.read(look)
+        self.call_counts.read(look)
     }
 
     /// Resets the counts.
     pub fn forget_counts(&self) {
-        self.ledger.forget();
+        self.call_counts.forget();
     }
 
     /// Waits until the counts satisfy a condition.
     pub async fn until(&self, reached: impl Fn(&Counts) -> bool) {
-        self.ledger.until(reached).await;
+        self.call_counts.until(reached).await;
     }
 
     /// Waits until the `n`th call of this operation has arrived.

@@ -30,7 +30,7 @@ pub(super) struct AnswerBody {
 
 /// Counts the bytes that are sent.
 pub(super) struct Sent {
-    pub ledger: Arc<CallCounts>,
+    pub call_counts: Arc<CallCounts>,
     pub op: Op,
 }
 
@@ -97,8 +97,8 @@ impl Body for AnswerBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
         let frame = ready!(self.as_mut().poll_uncounted(cx));
-        if let (Some(Sent { ledger, op }), Some(Ok(frame))) = (&self.count, &frame) {
-            ledger.sent(*op, frame.data_ref().map_or(0, Bytes::len));
+        if let (Some(Sent { call_counts, op }), Some(Ok(frame))) = (&self.count, &frame) {
+            call_counts.sent(*op, frame.data_ref().map_or(0, Bytes::len));
         }
         Poll::Ready(frame)
     }

@@ -45,8 +45,8 @@ async fn answer_without_id(
 ) -> Result<Response<AnswerBody>, Hangup> {
     let (mut head, body) = request.into_parts();
     let call = ParsedRequest::of(&head);
-    let ledger = shared.ledger(call.bucket.as_deref().unwrap_or(""));
-    ledger.arrived(&call);
+    let call_counts = shared.call_counts(call.bucket.as_deref().unwrap_or(""));
+    call_counts.arrived(&call);
 
     let rule = await_orders(shared, &call).await;
     let fault = rule.as_ref().map(|rule| &rule.fault);
@@ -97,8 +97,8 @@ async fn answer_without_id(
         _ => None,
     };
     let read = {
-        let (ledger, op) = (Arc::clone(&ledger), call.op);
-        move |bytes| ledger.received(op, bytes)
+        let (call_counts, op) = (Arc::clone(&call_counts), call.op);
+        move |bytes| call_counts.received(op, bytes)
     };
     let (body, leftover) = lend(body, pace, read);
     let mut response = s3.call(Request::from_parts(head, body)).await?;
@@ -113,7 +113,7 @@ async fn answer_without_id(
         *response.status_mut() = StatusCode::PARTIAL_CONTENT; // the library knows it of GET only
     }
     if response.status().is_success() {
-        ledger.succeeded(&call);
+        call_counts.succeeded(&call);
     }
     match fault {
         Some(Fault::LoseAnswer) => return Err(hang_up(fate)),
@@ -126,7 +126,7 @@ async fn answer_without_id(
         Some(Fault::UnreadableHeader) => unreadable_header(&mut response),
         _ => {}
     }
-    let sent = response.status().is_success().then_some(Sent { ledger, op: call.op });
+    let sent = response.status().is_success().then_some(Sent { call_counts, op: call.op });
     Ok(response.map(|body| infect(body, rule.as_deref(), fate).counted(sent)))
 }
 

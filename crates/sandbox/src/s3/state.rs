@@ -20,7 +20,7 @@ use super::operation::bucket_in_host;
 pub(super) struct ServerState {
     pub buckets: RwLock<BTreeMap<String, Arc<Bucket>>>,
     /// By bucket name, kept after the bucket is removed: calls to a missing bucket count too.
-    ledgers: RwLock<HashMap<String, Arc<CallCounts>>>,
+    counts_by_bucket: RwLock<HashMap<String, Arc<CallCounts>>>,
     pub rules: Arc<Rules>,
     pub known: ContentIndex,
     last_upload: AtomicU64,
@@ -33,12 +33,12 @@ impl ServerState {
         buckets.get(name).cloned().ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))
     }
 
-    pub fn ledger(&self, bucket: &str) -> Arc<CallCounts> {
-        if let Some(ledger) = self.ledgers.read().expect("no holder panics").get(bucket) {
-            return Arc::clone(ledger);
+    pub fn call_counts(&self, bucket: &str) -> Arc<CallCounts> {
+        if let Some(call_counts) = self.counts_by_bucket.read().expect("no holder panics").get(bucket) {
+            return Arc::clone(call_counts);
         }
-        let mut ledgers = self.ledgers.write().expect("no holder panics");
-        Arc::clone(ledgers.entry(bucket.to_owned()).or_default())
+        let mut counts_by_bucket = self.counts_by_bucket.write().expect("no holder panics");
+        Arc::clone(counts_by_bucket.entry(bucket.to_owned()).or_default())
     }
 
     pub fn next_request_id(&self) -> HeaderValue {

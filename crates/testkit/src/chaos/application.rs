@@ -102,7 +102,7 @@ impl Application {
     /// Uploads and registers objects until the run is `over`.
     pub(super) async fn run(
         &self,
-        stage: &Environment,
+        environment: &Environment,
         keys: Keys,
         seed: u64,
         over: &AtomicBool,
@@ -116,7 +116,7 @@ impl Application {
                 primary.deletable = uploaded + SPARED;
             }
             let primary = *self.primary().await;
-            self.batch(stage, keys, &mut rng, &mut uploaded, primary).await?;
+            self.batch(environment, keys, &mut rng, &mut uploaded, primary).await?;
             sleep(PAUSE).await;
         }
         Ok(())
@@ -124,7 +124,7 @@ impl Application {
 
     async fn batch(
         &self,
-        stage: &Environment,
+        environment: &Environment,
         keys: Keys,
         rng: &mut StdRng,
         uploaded: &mut u32,
@@ -142,13 +142,13 @@ impl Application {
                 *uploaded += 1;
                 let size = if uploaded.is_multiple_of(ONE_LARGE_IN) { LARGE } else { small(rng) };
                 let key = format!("object-{uploaded}");
-                self.upload(stage, rng, &key, size, primary);
+                self.upload(environment, rng, &key, size, primary);
                 new.push(key);
             }
         }
-        insert(stage, &new, primary).await?;
+        insert(environment, &new, primary).await?;
         for (key, how) in again {
-            self.replace(stage, rng, &key, how, primary).await?;
+            self.replace(environment, rng, &key, how, primary).await?;
         }
         Ok(())
     }
@@ -156,20 +156,20 @@ impl Application {
     /// Makes a new object.
     pub(super) async fn add(
         &self,
-        stage: &Environment,
+        environment: &Environment,
         rng: &mut StdRng,
         key: &str,
         to: Primary,
     ) -> anyhow::Result<()> {
         let size = small(rng);
-        self.upload(stage, rng, key, size, to);
-        insert(stage, &[key.to_owned()], to).await
+        self.upload(environment, rng, key, size, to);
+        insert(environment, &[key.to_owned()], to).await
     }
 
     /// Uploads new content for an object and registers it again.
     pub(super) async fn replace(
         &self,
-        stage: &Environment,
+        environment: &Environment,
         rng: &mut StdRng,
         key: &str,
         how: ReRegistration,
@@ -177,21 +177,21 @@ impl Application {
     ) -> anyhow::Result<()> {
         const DELETE: &str = "DELETE FROM copyhold.object_copies WHERE object_key = $1";
         if matches!(how, ReRegistration::Later) {
-            patiently(|| sqlx::query(DELETE).bind(key.to_owned()).execute(&stage.pool)).await?;
+            patiently(|| sqlx::query(DELETE).bind(key.to_owned()).execute(&environment.pool)).await?;
         }
         let size = small(rng);
-        self.upload(stage, rng, key, size, to);
+        self.upload(environment, rng, key, size, to);
         match how {
             ReRegistration::Registered => {
                 let sql = "SELECT copyhold.register($1)";
-                patiently(|| sqlx::query(sql).bind(key.to_owned()).execute(&stage.pool)).await?;
+                patiently(|| sqlx::query(sql).bind(key.to_owned()).execute(&environment.pool)).await?;
                 return Ok(());
             }
-            ReRegistration::Later => insert(stage, &[key.to_owned()], to).await?,
+            ReRegistration::Later => insert(environment, &[key.to_owned()], to).await?,
             ReRegistration::AtOnce => {
                 let insert = insertion(to);
                 patiently(|| async {
-                    let mut transaction = stage.pool.begin().await?;
+                    let mut transaction = environment.pool.begin().await?;
                     sqlx::query(DELETE).bind(key).execute(&mut *transaction).await?;
                     let insert = sqlx::query(AssertSqlSafe(insert.clone())).bind(vec![key.to_owned()]);
                     insert.execute(&mut *transaction).await?;
@@ -204,12 +204,12 @@ impl Application {
         Ok(())
     }
 
-    fn upload(&self, stage: &Environment, rng: &mut StdRng, key: &str, size_bytes: u64, to: Primary) {
+    fn upload(&self, environment: &Environment, rng: &mut StdRng, key: &str, size_bytes: u64, to: Primary) {
         let bytes = synthetic::bytes(rng.random(), 0..size_bytes);
         let hash = ContentHash(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &bytes));
         let content = Content { size_bytes: bytes.len() as u64, hash };
         self.lock().entry(key.to_owned()).or_default().push(content);
-        stage.bucket(to.name).put(key, bytes);
+        environment.bucket(to.name).put(key, bytes);
     }
 
     /// A poisoned lock is usable: no step under it leaves the map inconsistent.
@@ -223,9 +223,9 @@ fn small(rng: &mut StdRng) -> u64 {
 }
 
 /// Inserts rows. A repetition after a commit whose answer was lost changes nothing.
-async fn insert(stage: &Environment, keys: &[String], to: Primary) -> anyhow::Result<()> {
+async fn insert(environment: &Environment, keys: &[String], to: Primary) -> anyhow::Result<()> {
     let sql = insertion(to);
-    patiently(|| sqlx::query(AssertSqlSafe(sql.clone())).bind(keys.to_vec()).execute(&stage.pool)).await?;
+    patiently(|| sqlx::query(AssertSqlSafe(sql.clone())).bind(keys.to_vec()).execute(&environment.pool)).await?;
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use super::{
 
 /// The processes of a chaos run, and when its failures end.
 pub(super) struct Chaos<'a> {
-    pub(super) stage: &'a Environment,
+    pub(super) environment: &'a Environment,
     pub(super) fleet: &'a Fleet,
     pub(super) application: &'a Application,
     pub(super) program: &'a Path,
@@ -38,7 +38,7 @@ impl Chaos<'_> {
         while Instant::now() < self.end {
             sleep(Duration::from_secs(1)).await;
             let slot = rng.random_range(0..DAEMONS);
-            killed += usize::from(self.fleet.replace(slot, self.stage, Replacement::Fair).await?);
+            killed += usize::from(self.fleet.replace(slot, self.environment, Replacement::Fair).await?);
         }
         Ok(killed)
     }
@@ -56,7 +56,8 @@ impl Chaos<'_> {
             }
             let sql = "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM (
     SELECT pid FROM pg_stat_activity WHERE usename = $1 ORDER BY random() LIMIT 2) t";
-            let count: i64 = patiently(|| sqlx::query_scalar(sql).bind(role(slot)).fetch_one(&self.stage.pool)).await?;
+            let count: i64 =
+                patiently(|| sqlx::query_scalar(sql).bind(role(slot)).fetch_one(&self.environment.pool)).await?;
             broken += u64::try_from(count)?;
         }
         Ok(broken)
@@ -70,7 +71,7 @@ impl Chaos<'_> {
         cluster.kill_server().await?;
         sleep(Duration::from_secs(1)).await;
         cluster.restart().await?;
-        *self.stage.recovered.lock().await = Some(Instant::now());
+        *self.environment.recovered.lock().await = Some(Instant::now());
         Ok(())
     }
 
@@ -83,7 +84,7 @@ impl Chaos<'_> {
             let rows =
                 "SELECT object_key FROM copyhold.object_copies WHERE lock IS NOT NULL LIMIT 10 FOR UPDATE SKIP LOCKED";
             loop {
-                let mut transaction = self.stage.pool.begin().await?;
+                let mut transaction = self.environment.pool.begin().await?;
                 if sqlx::query(rows).fetch_all(&mut *transaction).await?.len() == 10 {
                     sleep(LEASE * 2).await;
                     transaction.commit().await?;

@@ -38,11 +38,11 @@ pub(super) struct Process {
 }
 
 impl Fleet {
-    pub(super) fn launch(program: &Path, stage: &Environment) -> anyhow::Result<Self> {
+    pub(super) fn launch(program: &Path, environment: &Environment) -> anyhow::Result<Self> {
         let launched = AtomicUsize::new(0);
         let mut slots = Vec::new();
         for slot in 0..DAEMONS {
-            slots.push(Mutex::new(Process::launch(program, stage, slot, &launched)?));
+            slots.push(Mutex::new(Process::launch(program, environment, slot, &launched)?));
         }
         let slots = slots.try_into().map_err(|_| anyhow::anyhow!("as many as there are slots"))?;
         Ok(Self { slots, launched, program: program.to_owned() })
@@ -57,13 +57,18 @@ impl Fleet {
     }
 
     /// Kills the daemon in this slot with SIGKILL and starts another in its place; `false` if it is spared.
-    pub(super) async fn replace(&self, slot: usize, stage: &Environment, by: Replacement) -> anyhow::Result<bool> {
+    pub(super) async fn replace(
+        &self,
+        slot: usize,
+        environment: &Environment,
+        by: Replacement,
+    ) -> anyhow::Result<bool> {
         let mut process = self.slots[slot].lock().await;
         if process.spared {
             return Ok(false);
         }
         process.kill().await?;
-        *process = Process::launch(&self.program, stage, slot, &self.launched)?;
+        *process = Process::launch(&self.program, environment, slot, &self.launched)?;
         process.spared = matches!(by, Replacement::Spared);
         Ok(true)
     }
@@ -85,11 +90,11 @@ impl Fleet {
 }
 
 impl Process {
-    fn launch(program: &Path, stage: &Environment, slot: usize, launched: &AtomicUsize) -> anyhow::Result<Self> {
-        let log = stage.folder().join(format!("daemon-{}.log", launched.fetch_add(1, Ordering::Relaxed)));
+    fn launch(program: &Path, environment: &Environment, slot: usize, launched: &AtomicUsize) -> anyhow::Result<Self> {
+        let log = environment.folder().join(format!("daemon-{}.log", launched.fetch_add(1, Ordering::Relaxed)));
         let child = Command::new(program)
             .arg("--config")
-            .arg(stage.config(slot))
+            .arg(environment.config(slot))
             .arg("run")
             .env_remove("COPYHOLD_CONFIG")
             .env("COPYHOLD_LOG__LEVEL", "info,copyhold=debug")

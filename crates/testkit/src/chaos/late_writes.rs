@@ -70,14 +70,14 @@ impl Chaos<'_> {
         let primary = *self.application.primary().await;
         let target = *targets(primary.name).choose(rng).context("there are two")?;
         let act = *ACTS.choose(rng).context("there are some")?;
-        let (gate, order) = self.stage.carry_out_late(target, key);
+        let (gate, order) = self.environment.carry_out_late(target, key);
         let uploaded_to = {
             // No promotion before the object is registered where it was uploaded.
             let now = self.application.primary().await;
             if now.name == target {
                 return Ok(());
             }
-            self.application.add(self.stage, rng, key, *now).await?;
+            self.application.add(self.environment, rng, key, *now).await?;
             now.name
         };
         if timeout(SENT_WITHIN, gate.came(1)).await.is_err() {
@@ -93,11 +93,11 @@ impl Chaos<'_> {
                 match act {
                     // An object at a former primary is left alone if its row was deleted since.
                     LateWriteCase::Replace(_) if now.name != uploaded_to => {
-                        self.application.replace(self.stage, rng, key, ReRegistration::Registered, *now).await?;
+                        self.application.replace(self.environment, rng, key, ReRegistration::Registered, *now).await?;
                         exact.registered += 1;
                     }
                     LateWriteCase::Replace(how) => {
-                        self.application.replace(self.stage, rng, key, how, *now).await?;
+                        self.application.replace(self.environment, rng, key, how, *now).await?;
                         match how {
                             ReRegistration::Registered => exact.registered += 1,
                             ReRegistration::AtOnce | ReRegistration::Later => exact.deleted += 1,
@@ -105,16 +105,16 @@ impl Chaos<'_> {
                     }
                     LateWriteCase::KillAll => {
                         for slot in 0..DAEMONS {
-                            self.fleet.replace(slot, self.stage, Replacement::Fair).await?;
+                            self.fleet.replace(slot, self.environment, Replacement::Fair).await?;
                         }
-                        self.application.replace(self.stage, rng, key, ReRegistration::Registered, *now).await?;
+                        self.application.replace(self.environment, rng, key, ReRegistration::Registered, *now).await?;
                         exact.killed += 1;
                     }
                     // This case has waited for a promotion: the command might run when nothing can arrive any more.
                     LateWriteCase::Promote if Instant::now() + LATE / 2 > lands => {}
                     LateWriteCase::Promote => {
                         // The time from the PUT to the command is far shorter than the time until the PUT is settled.
-                        let output = command(self.program, self.stage, &["promote", target]).output().await?;
+                        let output = command(self.program, self.environment, &["promote", target]).output().await?;
                         if output.status.success() {
                             bail!("{target} was promoted though {key} may still arrive there");
                         }
@@ -133,7 +133,8 @@ impl Chaos<'_> {
     async fn recorded(&self, key: &str, replica: &str, until: Instant) -> anyhow::Result<bool> {
         let sql = format!("SELECT {replica} IS NOT NULL FROM copyhold.object_copies WHERE object_key = $1");
         while Instant::now() < until {
-            let ask = || sqlx::query_scalar(AssertSqlSafe(sql.clone())).bind(key).fetch_optional(&self.stage.pool);
+            let ask =
+                || sqlx::query_scalar(AssertSqlSafe(sql.clone())).bind(key).fetch_optional(&self.environment.pool);
             if patiently(ask).await?.unwrap_or(false) {
                 return Ok(true);
             }

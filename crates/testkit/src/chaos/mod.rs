@@ -97,15 +97,15 @@ impl fmt::Display for ChaosReport {
 
 /// Runs this program for the given time, then waits until everything is copied, and compares.
 pub async fn play(program: &Path, keys: Keys, seed: u64, lasts: Duration) -> anyhow::Result<ChaosReport> {
-    let (stage, mut cluster) = Environment::setup().await?;
-    let played = Box::pin(play_on(&stage, &mut cluster, program, keys, seed, lasts)).await;
-    stage.teardown().await;
+    let (environment, mut cluster) = Environment::setup().await?;
+    let played = Box::pin(play_on(&environment, &mut cluster, program, keys, seed, lasts)).await;
+    environment.teardown().await;
     cluster.stop().await?;
     played.with_context(|| format!("with the seed {seed}"))
 }
 
 async fn play_on(
-    stage: &Environment,
+    environment: &Environment,
     cluster: &mut Cluster,
     program: &Path,
     keys: Keys,
@@ -113,11 +113,12 @@ async fn play_on(
     lasts: Duration,
 ) -> anyhow::Result<ChaosReport> {
     let mut rng = StdRng::seed_from_u64(seed);
-    stage.fail_at_random(keys, &mut rng);
+    environment.fail_at_random(keys, &mut rng);
     let (application, over, up) = (Application::new(), AtomicBool::new(false), RwLock::new(()));
-    let fleet = Fleet::launch(program, stage)?;
+    let fleet = Fleet::launch(program, environment)?;
     let begun = Instant::now();
-    let scene = Chaos { stage, fleet: &fleet, application: &application, program, keys, end: begun + lasts, up: &up };
+    let scene =
+        Chaos { environment, fleet: &fleet, application: &application, program, keys, end: begun + lasts, up: &up };
     let seeds: [u64; 6] = rng.random();
     let accidents = async {
         let happened = tokio::try_join!(
@@ -134,17 +135,18 @@ async fn play_on(
     };
     let ((killed, broken_connections, stopped_daemons, (), (), promoted, exact), (), looked_for) = tokio::try_join!(
         accidents,
-        application.run(stage, keys, seeds[3], &over),
-        observer::observe(stage, &application, &over)
+        application.run(environment, keys, seeds[3], &over),
+        observer::observe(environment, &application, &over)
     )?;
     let accidents = begun.elapsed();
-    stage.heal();
+    environment.heal();
     let quiet = Instant::now();
-    observer::until_all_is_copied(stage, keys).await?;
+    observer::until_all_is_copied(environment, keys).await?;
     let afterwards = quiet.elapsed();
     fleet.check().await?;
-    observer::compare(stage, &application).await?;
-    let taken = patiently(|| sqlx::query_scalar("SELECT count(*) FROM chaos.taken").fetch_one(&stage.pool)).await?;
+    observer::compare(environment, &application).await?;
+    let taken =
+        patiently(|| sqlx::query_scalar("SELECT count(*) FROM chaos.taken").fetch_one(&environment.pool)).await?;
     let launched = fleet.launched();
     fleet.end().await?;
     let (objects, deleted) = (application.latest().len(), application.deleted());

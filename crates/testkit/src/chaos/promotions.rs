@@ -37,7 +37,7 @@ impl Chaos<'_> {
             let next = *targets(primary.name).choose(&mut rng).context("there are two")?;
             tokio::select! {
                 promoted = self.until_promoted(next) => promoted?,
-                failed = keep_settling(self.stage) => failed?,
+                failed = keep_settling(self.environment) => failed?,
             }
             primary.promoted(next);
         }
@@ -48,7 +48,8 @@ impl Chaos<'_> {
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {
             // The replica's breaker may be open, or a call of the command itself may fail.
-            let output = command(self.program, self.stage, &["promote", replica, "--wait", "1m"]).output().await?;
+            let output =
+                command(self.program, self.environment, &["promote", replica, "--wait", "1m"]).output().await?;
             if output.status.success() {
                 return Ok(());
             }
@@ -61,17 +62,17 @@ impl Chaos<'_> {
     }
 }
 
-async fn keep_settling(stage: &Environment) -> anyhow::Result<()> {
+async fn keep_settling(environment: &Environment) -> anyhow::Result<()> {
     loop {
-        settle_what_cannot_arrive(stage).await?;
+        settle_what_cannot_arrive(environment).await?;
         sleep(SETTLE_EVERY).await;
     }
 }
 
 /// Runs the program as an operator does.
-pub(super) fn command(program: &Path, stage: &Environment, arguments: &[&str]) -> Command {
+pub(super) fn command(program: &Path, environment: &Environment, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
-    command.arg("--config").arg(stage.owner()).args(arguments);
+    command.arg("--config").arg(environment.owner()).args(arguments);
     command.env_remove("COPYHOLD_CONFIG").stdin(Stdio::null()).kill_on_drop(true);
     command
 }

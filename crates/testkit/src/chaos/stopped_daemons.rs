@@ -49,31 +49,32 @@ impl Chaos<'_> {
     }
 
     async fn stop_one(&self, slot: usize, rng: &mut StdRng, results: &mut StoppedDaemons) -> anyhow::Result<()> {
-        let before = last_daemon(self.stage, slot).await?;
+        let before = last_daemon(self.environment, slot).await?;
         // A daemon whose connections are intact: it knows of all its leases.
-        self.fleet.replace(slot, self.stage, Replacement::Spared).await?;
+        self.fleet.replace(slot, self.environment, Replacement::Spared).await?;
         let daemon = until("a daemon enters itself", async || {
-            let last = last_daemon(self.stage, slot).await?;
+            let last = last_daemon(self.environment, slot).await?;
             Ok(last.filter(|_| last > before))
         })
         .await?;
-        let works = until("it is at work", async || Ok((leases(self.stage, daemon).await? > 0).then_some(())));
+        let works = until("it is at work", async || Ok((leases(self.environment, daemon).await? > 0).then_some(())));
         if let Err(error) = works.await {
             let said = self.fleet.slot(slot).lock().await.said();
-            bail!("{error}: daemon {daemon}; replicas:\n{}\nit said\n{said}", replicas(self.stage).await?);
+            bail!("{error}: daemon {daemon}; replicas:\n{}\nit said\n{said}", replicas(self.environment).await?);
         }
         self.fleet.slot(slot).lock().await.signal(Signal::STOP)?;
         if self.keys == Keys::MayChange {
             // When it continues, it sends the object's older content.
-            let held = held(self.stage, daemon).await?;
+            let held = held(self.environment, daemon).await?;
             let primary = self.application.primary().await;
             for key in held {
-                self.application.replace(self.stage, rng, &key, ReRegistration::Registered, *primary).await?;
+                self.application.replace(self.environment, rng, &key, ReRegistration::Registered, *primary).await?;
             }
         }
         sleep(LEASE).await;
-        until("others take its work", async || Ok((leases(self.stage, daemon).await? == 0).then_some(()))).await?;
-        let taken = taken(self.stage, daemon).await?;
+        until("others take its work", async || Ok((leases(self.environment, daemon).await? == 0).then_some(())))
+            .await?;
+        let taken = taken(self.environment, daemon).await?;
         self.fleet.slot(slot).lock().await.signal(Signal::CONT)?;
         results.stopped += 1;
         let deadline = Instant::now() + PATIENCE;
@@ -102,29 +103,29 @@ impl Chaos<'_> {
     }
 }
 
-async fn last_daemon(stage: &Environment, slot: usize) -> anyhow::Result<Option<i32>> {
+async fn last_daemon(environment: &Environment, slot: usize) -> anyhow::Result<Option<i32>> {
     let sql = "SELECT max(id) FROM chaos.daemons WHERE role = $1";
-    patiently(|| sqlx::query_scalar(sql).bind(role(slot)).fetch_one(&stage.pool)).await
+    patiently(|| sqlx::query_scalar(sql).bind(role(slot)).fetch_one(&environment.pool)).await
 }
 
 /// Returns the table of replicas as text, for an error.
-async fn replicas(stage: &Environment) -> anyhow::Result<String> {
+async fn replicas(environment: &Environment) -> anyhow::Result<String> {
     let sql = "SELECT string_agg(r::text, E'\\n') FROM copyhold.replicas r";
-    patiently(|| sqlx::query_scalar(sql).fetch_one(&stage.pool)).await
+    patiently(|| sqlx::query_scalar(sql).fetch_one(&environment.pool)).await
 }
 
-async fn held(stage: &Environment, daemon: i32) -> anyhow::Result<Vec<String>> {
+async fn held(environment: &Environment, daemon: i32) -> anyhow::Result<Vec<String>> {
     let sql = "SELECT object_key FROM copyhold.object_copies WHERE lock IS NOT NULL AND lease >> 40 = $1";
-    patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_all(&stage.pool)).await
+    patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_all(&environment.pool)).await
 }
 
-async fn leases(stage: &Environment, daemon: i32) -> anyhow::Result<usize> {
-    Ok(held(stage, daemon).await?.len())
+async fn leases(environment: &Environment, daemon: i32) -> anyhow::Result<usize> {
+    Ok(held(environment, daemon).await?.len())
 }
 
-async fn taken(stage: &Environment, daemon: i32) -> anyhow::Result<u64> {
+async fn taken(environment: &Environment, daemon: i32) -> anyhow::Result<u64> {
     let sql = "SELECT count(*) FROM chaos.taken WHERE daemon = $1";
-    let count: i64 = patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_one(&stage.pool)).await?;
+    let count: i64 = patiently(|| sqlx::query_scalar(sql).bind(daemon).fetch_one(&environment.pool)).await?;
     u64::try_from(count).context("a count")
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn object(
         ..CopyObjectResult::default()
     };
     bucket.lock().put(&input.key, object, &WriteCondition::Never)?;
-    shared.ledger(&input.bucket).wrote(&input.key);
+    shared.call_counts(&input.bucket).wrote(&input.key);
     Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..CopyObjectOutput::default() }))
 }
 

@@ -111,7 +111,7 @@ pub(super) async fn complete(
     let version_id = state.put(&bucket.options.kept_as(&input.key), object, &unless)?;
     state.uploads.remove(&(input.key.clone(), input.upload_id));
     drop(state);
-    shared.ledger(&input.bucket).wrote(&input.key);
+    shared.call_counts(&input.bucket).wrote(&input.key);
     Ok(S3Response::new(CompleteMultipartUploadOutput {
         location: Some(format!("/{}/{}", input.bucket, input.key)),
         bucket: Some(input.bucket),

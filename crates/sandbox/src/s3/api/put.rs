@@ -37,7 +37,7 @@ pub(super) async fn object(
     };
     let e_tag = Some(strong(&object.etag));
     let version_id = bucket.lock().put(key, object, &unless)?;
-    shared.ledger(&req.input.bucket).wrote(key);
+    shared.call_counts(&req.input.bucket).wrote(key);
     judgement?;
     let mut headers = HeaderMap::new();
     checksums::write(received.checksums, &mut headers);
