@@ -18,14 +18,14 @@ const MOST_BYTES: u64 = 16 << 10;
 const WINDOW: i64 = 60_000_000;
 
 /// Registers an object now and then, and compares each one that is recorded everywhere. Runs until it is stopped.
-pub(super) async fn run(play: &Scenario<'_>) -> anyhow::Result<()> {
-    play.start_daemon().await?;
-    play.display.say("a trickle goes on until Ctrl-C; look at it from another terminal:");
-    for way in play.environment.ways_to_look() {
-        play.display.say(&format!("    {way}"));
+pub(super) async fn run(scenario: &Scenario<'_>) -> anyhow::Result<()> {
+    scenario.start_daemon().await?;
+    scenario.display.say("a trickle goes on until Ctrl-C; look at it from another terminal:");
+    for way in scenario.environment.ways_to_look() {
+        scenario.display.say(&format!("    {way}"));
     }
-    let before = play.application.registered();
-    let begun = play.rows.now().await?;
+    let before = scenario.application.registered();
+    let begun = scenario.rows.now().await?;
     let mut comparison = Comparison::default();
     let mut under_way = HashMap::<String, Object>::new();
     let mut everywhere = 0;
@@ -34,24 +34,24 @@ pub(super) async fn run(play: &Scenario<'_>) -> anyhow::Result<()> {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for number in 0.. {
         tick.tick().await;
-        play.daemons.check(play.environment)?;
+        scenario.daemons.check(scenario.environment)?;
         let object = object(number);
         if number < KEYS {
-            play.application.bring(std::slice::from_ref(&object)).await?;
+            scenario.application.bring(std::slice::from_ref(&object)).await?;
         } else {
-            play.application.bring_again(&object).await?;
+            scenario.application.bring_again(&object).await?;
         }
         under_way.insert(object.key.clone(), object);
 
         let keys: Vec<String> = under_way.keys().cloned().collect();
         let there: Vec<Object> =
-            play.rows.which_are_everywhere(&keys).await?.iter().filter_map(|key| under_way.remove(key)).collect();
+            scenario.rows.which_are_everywhere(&keys).await?.iter().filter_map(|key| under_way.remove(key)).collect();
         everywhere += there.len();
-        comparison.add(play.reader.compare(there.iter(), |_| ()).await);
-        let since = begun.max(play.rows.now().await? - WINDOW);
-        let waits = play.rows.waits(since).await?;
-        play.display.show(&Progress::Trickling {
-            registered: play.application.registered() - before,
+        comparison.add(scenario.reader.compare(there.iter(), |_| ()).await);
+        let since = begun.max(scenario.rows.now().await? - WINDOW);
+        let waits = scenario.rows.waits(since).await?;
+        scenario.display.show(&Progress::Trickling {
+            registered: scenario.application.registered() - before,
             everywhere,
             wrong: comparison.wrong + comparison.missing,
             waits: Waits::of(waits.into_iter().map(|(wasabi, scw)| wasabi.max(scw)).collect()),

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_play_has_all_the_traps() {
+    fn a_small_demo_has_all_the_traps() {
         let keys = keys(2 * traps().len(), &mut StdRng::seed_from_u64(1));
         assert!(traps().iter().all(|trap| keys.contains(trap)));
     }

@@ -35,14 +35,14 @@ pub(super) struct Scenario<'a> {
 
 impl Scenario<'_> {
     /// Copies everything while both failures happen, then compares it.
-    pub(super) async fn main_act(&self) -> anyhow::Result<Summary> {
+    pub(super) async fn copy_and_compare(&self) -> anyhow::Result<Summary> {
         self.display.say("PostgreSQL and the stores b2, wasabi and scw have started");
         self.environment.migrate().await?;
-        let accidents = Failures::prepare(self.environment, self.objects, self.request.seed);
+        let failures = Failures::prepare(self.environment, self.objects, self.request.seed);
         for _ in 0..2 {
             self.start_daemon().await?;
         }
-        let (killed, failing_store) = self.copy_all(&accidents).await?;
+        let (killed, failing_store) = self.copy_all(&failures).await?;
         self.display.say("all is on record everywhere; now all is read back and compared");
         let of = self.objects.len() * REPLICAS.len();
         let told = |done| self.display.show(&Progress::Comparing { done, of });
@@ -57,17 +57,17 @@ impl Scenario<'_> {
     }
 
     /// Runs the application, both failures and the daemons at the same time.
-    async fn copy_all(&self, accidents: &Failures) -> anyhow::Result<(Killed, FailingStore)> {
+    async fn copy_all(&self, failures: &Failures) -> anyhow::Result<(Killed, FailingStore)> {
         let over = Cell::new(false);
-        let accidents = async {
-            let kill = accidents.kill_one(self.environment, &self.daemons, &self.rows, self.display);
-            let fail = async { anyhow::Ok(accidents.fail_one_store(self.environment, self.display).await) };
+        let failures = async {
+            let kill = failures.kill_one(self.environment, &self.daemons, &self.rows, self.display);
+            let fail = async { anyhow::Ok(failures.fail_one_store(self.environment, self.display).await) };
             let both = tokio::try_join!(kill, fail);
             over.set(true);
             both
         };
         let ((), both, ()) =
-            tokio::try_join!(self.application.bring(self.objects), accidents, self.until_copied(&over))?;
+            tokio::try_join!(self.application.bring(self.objects), failures, self.until_copied(&over))?;
         Ok(both)
     }
 
@@ -106,7 +106,7 @@ impl Scenario<'_> {
         ))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "rates and times of a play stay far below 2^52")]
+    #[expect(clippy::cast_precision_loss, reason = "rates and times of a demo stay far below 2^52")]
     async fn sum_up(
         &self,
         comparison: Comparison,

@@ -50,7 +50,7 @@ async fn on(
     display: &dyn ProgressDisplay,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Summary>> {
-    let play = Scenario {
+    let scenario = Scenario {
         environment,
         request,
         objects,
@@ -60,21 +60,21 @@ async fn on(
         rows: TableView::new(environment)?,
         reader: Reader::new(environment)?,
     };
-    let played = until(&play, stop).await;
+    let played = until(&scenario, stop).await;
     environment.server().clear_faults();
-    play.daemons.stop(environment).await;
-    play.application.close().await;
-    play.rows.close().await;
+    scenario.daemons.stop(environment).await;
+    scenario.application.close().await;
+    scenario.rows.close().await;
     played
 }
 
-async fn until(play: &Scenario<'_>, stop: &CancellationToken) -> anyhow::Result<Option<Summary>> {
-    let Some(summary) = stop.run_until_cancelled(Box::pin(play.main_act())).await.transpose()? else {
+async fn until(scenario: &Scenario<'_>, stop: &CancellationToken) -> anyhow::Result<Option<Summary>> {
+    let Some(summary) = stop.run_until_cancelled(Box::pin(scenario.copy_and_compare())).await.transpose()? else {
         return Ok(None);
     };
-    play.display.sum_up(&summary);
-    if !play.request.once {
-        stop.run_until_cancelled(Box::pin(background_load::run(play))).await.transpose()?;
+    scenario.display.sum_up(&summary);
+    if !scenario.request.once {
+        stop.run_until_cancelled(Box::pin(background_load::run(scenario))).await.transpose()?;
     }
     Ok(Some(summary))
 }

@@ -57,16 +57,16 @@ impl Chaos<'_> {
     /// result is compared with all other objects at the end.
     pub(super) async fn run_late_writes(&self, seed: u64) -> anyhow::Result<LateWrites> {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut exact = LateWrites::default();
+        let mut results = LateWrites::default();
         let mut number = 0;
         while Instant::now() < self.end {
             number += 1;
-            self.land_late(&format!("exact-{number}"), &mut rng, &mut exact).await?;
+            self.land_late(&format!("exact-{number}"), &mut rng, &mut results).await?;
         }
-        Ok(exact)
+        Ok(results)
     }
 
-    async fn land_late(&self, key: &str, rng: &mut StdRng, exact: &mut LateWrites) -> anyhow::Result<()> {
+    async fn land_late(&self, key: &str, rng: &mut StdRng, results: &mut LateWrites) -> anyhow::Result<()> {
         let primary = *self.application.primary().await;
         let target = *targets(primary.name).choose(rng).context("there are two")?;
         let act = *ACTS.choose(rng).context("there are some")?;
@@ -94,13 +94,13 @@ impl Chaos<'_> {
                     // An object at a former primary is left alone if its row was deleted since.
                     LateWriteCase::Replace(_) if now.name != uploaded_to => {
                         self.application.replace(self.environment, rng, key, ReRegistration::Registered, *now).await?;
-                        exact.registered += 1;
+                        results.registered += 1;
                     }
                     LateWriteCase::Replace(how) => {
                         self.application.replace(self.environment, rng, key, how, *now).await?;
                         match how {
-                            ReRegistration::Registered => exact.registered += 1,
-                            ReRegistration::AtOnce | ReRegistration::Later => exact.deleted += 1,
+                            ReRegistration::Registered => results.registered += 1,
+                            ReRegistration::AtOnce | ReRegistration::Later => results.deleted += 1,
                         }
                     }
                     LateWriteCase::KillAll => {
@@ -108,7 +108,7 @@ impl Chaos<'_> {
                             self.fleet.replace(slot, self.environment, Replacement::Fair).await?;
                         }
                         self.application.replace(self.environment, rng, key, ReRegistration::Registered, *now).await?;
-                        exact.killed += 1;
+                        results.killed += 1;
                     }
                     // This case has waited for a promotion: the command might run when nothing can arrive any more.
                     LateWriteCase::Promote if Instant::now() + LATE / 2 > lands => {}
@@ -118,12 +118,12 @@ impl Chaos<'_> {
                         if output.status.success() {
                             bail!("{target} was promoted though {key} may still arrive there");
                         }
-                        exact.refused += 1;
+                        results.refused += 1;
                     }
                 }
             }
         }
-        exact.recorded_before += usize::from(self.recorded(key, target, lands).await?);
+        results.recorded_before += usize::from(self.recorded(key, target, lands).await?);
         gate.open();
         gate.empty().await;
         Ok(())

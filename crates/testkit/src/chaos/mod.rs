@@ -54,7 +54,7 @@ pub struct ChaosReport {
     /// Rows that were deleted and inserted again.
     deleted: usize,
     promoted: u32,
-    exact: LateWrites,
+    late_writes: LateWrites,
     launched: usize,
     killed: usize,
     stopped_daemons: StoppedDaemons,
@@ -63,14 +63,14 @@ pub struct ChaosReport {
     taken: i64,
     /// Recorded copies that the observer checked.
     looked_for: u64,
-    accidents: Duration,
+    failures: Duration,
     afterwards: Duration,
 }
 
 impl fmt::Display for ChaosReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let StoppedDaemons { stopped, taken, noticed } = self.stopped_daemons;
-        let LateWrites { registered, deleted, killed, refused, recorded_before } = self.exact;
+        let LateWrites { registered, deleted, killed, refused, recorded_before } = self.late_writes;
         write!(
             f,
             "{} rows deleted and inserted again, {} promotions; while a PUT was taken and not carried out yet: {registered} \
@@ -89,7 +89,7 @@ impl fmt::Display for ChaosReport {
             self.taken,
             self.broken_connections,
             self.looked_for,
-            self.accidents.as_secs_f64(),
+            self.failures.as_secs_f64(),
             self.afterwards.as_secs_f64()
         )
     }
@@ -117,28 +117,28 @@ async fn play_on(
     let (application, over, up) = (Application::new(), AtomicBool::new(false), RwLock::new(()));
     let fleet = Fleet::launch(program, environment)?;
     let begun = Instant::now();
-    let scene =
+    let chaos =
         Chaos { environment, fleet: &fleet, application: &application, program, keys, end: begun + lasts, up: &up };
     let seeds: [u64; 6] = rng.random();
-    let accidents = async {
+    let failures = async {
         let happened = tokio::try_join!(
-            scene.kill(seeds[0]),
-            scene.break_connections(seeds[1]),
-            scene.stop_and_continue(seeds[2]),
-            scene.hold_rows(),
-            scene.restart(cluster),
-            scene.promote(seeds[4]),
-            scene.run_late_writes(seeds[5]),
+            chaos.kill(seeds[0]),
+            chaos.break_connections(seeds[1]),
+            chaos.stop_and_continue(seeds[2]),
+            chaos.hold_rows(),
+            chaos.restart(cluster),
+            chaos.promote(seeds[4]),
+            chaos.run_late_writes(seeds[5]),
         );
         over.store(true, Ordering::Relaxed);
         happened
     };
-    let ((killed, broken_connections, stopped_daemons, (), (), promoted, exact), (), looked_for) = tokio::try_join!(
-        accidents,
+    let ((killed, broken_connections, stopped_daemons, (), (), promoted, late_writes), (), looked_for) = tokio::try_join!(
+        failures,
         application.run(environment, keys, seeds[3], &over),
         observer::observe(environment, &application, &over)
     )?;
-    let accidents = begun.elapsed();
+    let failures = begun.elapsed();
     environment.heal();
     let quiet = Instant::now();
     observer::until_all_is_copied(environment, keys).await?;
@@ -154,14 +154,14 @@ async fn play_on(
         objects,
         deleted,
         promoted,
-        exact,
+        late_writes,
         launched,
         killed,
         stopped_daemons,
         broken_connections,
         taken,
         looked_for,
-        accidents,
+        failures,
         afterwards,
     })
 }
