@@ -73,8 +73,8 @@ pub fn read(path: &Path, at_most: u64) -> Result<Vec<u8>, ReadError> {
     limited(file, at_most)
 }
 
-/// Checks that a library which reads the whole file neither hangs nor fills memory. It opens nothing, so that a pipe keeps
-/// its content; errors of the file system are left to the library.
+/// Checks that a library which reads the whole file neither hangs nor fills memory. It opens nothing, so that a pipe
+/// keeps its content; errors of the file system are left to the library.
 pub fn check(path: &Path, at_most: u64) -> Result<(), ReadError> {
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
     // Neither hangs nor fills memory: /dev/null, which stands for no file, and a folder, which the library refuses.
@@ -107,7 +107,7 @@ fn refuse_special(found: FileType) -> Result<(), ReadError> {
     Err(ReadError::NotRegular(kind))
 }
 
-/// Whether the path names an open file of this process, as a shell's `<(command)` does.
+/// Returns whether the path names an open file of this process, as a shell's `<(command)` does.
 fn is_inherited(path: &Path) -> bool {
     path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") || path == Path::new("/dev/stdin")
 }
@@ -171,7 +171,7 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, [b'x'; 1024]).unwrap();
         assert_eq!(read(&path, 1024).unwrap().len(), 1024);
-        // Without a block on the disk, and a terabyte long.
+        // A sparse file of a terabyte, without a block on disk.
         File::options().append(true).open(&path).unwrap().set_len(1 << 40).unwrap();
         assert_eq!(refused(&path), "is larger than 1.0 KiB");
         assert_eq!(read(&folder.path().join("none"), 1).unwrap_err().io_kind(), Some(io::ErrorKind::NotFound));

@@ -101,7 +101,7 @@ mod tests {
 
     fn clause(error: CertificateError) -> String {
         let tls = rustls::Error::InvalidCertificate(error);
-        // As deep as connectors hide it.
+        // Nested as deep as in the errors of connectors.
         let error = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, tls));
         TlsFailure::of(&error).unwrap().clause("an authority in ca.pem")
     }

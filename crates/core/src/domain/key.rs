@@ -81,7 +81,7 @@ pub fn escaped(text: &str, chars: usize) -> String {
     shown
 }
 
-/// The same, with a sign that something is left out, where it is.
+/// Escapes the first `chars` characters of the text, and marks with `…` that the rest is left out.
 #[must_use]
 pub fn excerpt(text: &str, chars: usize) -> String {
     let mut shown = escaped(text, chars);

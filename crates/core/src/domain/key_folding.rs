@@ -48,7 +48,7 @@ impl Fold {
         Self::Backslash,
     ];
 
-    /// For people: in what such keys differ.
+    /// Returns, for people, how such keys differ.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -162,7 +162,7 @@ fn walked(key: &str) -> String {
     walked.join("/")
 }
 
-/// What cannot be decoded stays as it is.
+/// Decodes the key; what cannot be decoded stays as it is.
 fn decoded(key: &str) -> String {
     let (bytes, mut decoded) = (key.as_bytes(), Vec::with_capacity(key.len()));
     let mut at = 0;
@@ -253,7 +253,7 @@ impl Folds {
         fronts.into_iter().map(str::to_owned).collect()
     }
 
-    /// What may stand at the end of a segment.
+    /// Returns what the store may ignore at the end of a segment.
     fn tails(self) -> Vec<&'static str> {
         let mut tails = vec![""];
         if self.has(Fold::Blanks) {
@@ -313,7 +313,7 @@ impl Folds {
     }
 }
 
-/// Whether `other` is one of the spellings.
+/// Returns whether `other` is one of the spellings.
 fn is_spelled(pieces: &[Vec<String>], other: &str) -> bool {
     match pieces.split_first() {
         None => other.is_empty(),
@@ -369,7 +369,7 @@ mod tests {
             (Fold::Backslash, "a\\b", "a/b"),
         ] {
             let folds = Folds::NONE.with(fold);
-            // Of a character in several bytes both ways of writing each are too many.
+            // Both ways of writing each byte of a character with several bytes are too many.
             let both = one != "%C3%a9";
             assert!(!both || is_spelled(&folds.spellings(other), one), "{fold:?} {one}");
             assert!(is_spelled(&folds.spellings(one), other), "{fold:?} {other}");

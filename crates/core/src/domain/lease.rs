@@ -62,7 +62,7 @@ pub struct Lease {
     /// How many leases of this generation expired in a row. The last request of such a holder may still reach a store.
     /// `None`: none is on record.
     pub swept: Option<u32>,
-    /// In the order of the configuration.
+    /// The replicas, in the order of the configuration.
     pub replicas: Vec<ReplicaState>,
 }
 

@@ -1,4 +1,4 @@
-//! What the requests of one copy move: its holder sees here when nothing does.
+//! Tracks whether the requests of one copy move bytes, so that the worker detects a copy that is stuck.
 //! It decides nothing.
 
 use std::{
@@ -130,7 +130,7 @@ impl Drop for Request {
     }
 }
 
-/// The same work, as part of the copy that the caller works on, wherever it is spawned.
+/// Makes `work` part of the caller's copy, wherever it is spawned.
 pub fn within_current<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     let current = Activity::current();
     async move {

@@ -34,7 +34,7 @@ pub(super) struct CurrentAuthorities {
 #[derive(Debug)]
 struct State {
     verifier: Arc<WebPkiServerVerifier>,
-    /// Of the files that it was made from.
+    /// The stamps of the files that it was made from.
     stamps: FileStamps,
     looked_at: Instant,
     /// Why the files could not be used last; logged once.

@@ -56,7 +56,7 @@ impl PooledHttpClient {
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         // Without a timer no warm connection would ever be closed.
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(KEEP_WARM_FOR).http1_max_headers(MOST_HEADERS);
-        // Those that travel with an object are marked below.
+        // Dropped headers that travel with an object are marked below.
         builder.http1_ignore_invalid_headers_in_responses(true);
         Self { client: builder.build(Connector::new(tls, connections).through(via)), authorization }
     }

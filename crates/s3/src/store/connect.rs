@@ -80,7 +80,7 @@ impl Store {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(RETRY_WITHIN))
-            // All clients of one region share a budget unless told otherwise.
+            // By default all clients of one region share a budget.
             .retry_partition(RetryPartition::custom(format!("copyhold-{}", replica.name)).build())
             // We watch progress ourselves, in both directions and while waiting for an answer;
             // the SDK's watch would blame the target for a source that stands still.
@@ -120,7 +120,7 @@ impl Store {
 
 /// Builds the HTTP client of a store. Error: TLS is needed, and this machine trusts no authority.
 fn http(replica: &settings::StoreSettings, connections: usize) -> Result<PooledHttpClient, String> {
-    // Without TLS no CA certificates are looked for: a bare container has none.
+    // Without TLS no CA certificates are loaded: a minimal container has none.
     let tls = |needed: bool, trust: &settings::Trust| if needed { trusting(trust) } else { Ok(trusting_nobody()) };
     let via = match &replica.proxy {
         None => None,

@@ -32,7 +32,7 @@ use crate::settings::{self, ChainFile, NetworkEnvironment, Trust, chain_files};
 const READ_EVERY: Duration = Duration::from_secs(1);
 /// How soon credentials of the chain without an expiry are requested again.
 const KEEP_FOR: Duration = Duration::from_mins(15);
-/// How long before their expiry other ones are requested again.
+/// How long before their expiry credentials are requested again.
 const BEFORE_EXPIRY: Duration = Duration::from_secs(20);
 /// Time limit of the chain, which may ask a metadata service.
 const LOAD_WITHIN: Duration = Duration::from_secs(10);

@@ -16,14 +16,14 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 
 /// A longer head is refused by hyper.
 const MOST: usize = 512 << 10;
-/// Of a head at once. What comes behind it is passed on as it is.
+/// The most bytes of one read while a head is expected. Bytes after the head pass unchanged.
 const AT_ONCE: usize = 4 << 10;
 
-/// A connection whose answers' heads are looked at.
+/// A connection that records the heads of its answers.
 #[derive(Debug)]
 pub(super) struct HeadRecorder<S> {
     inner: S,
-    /// What has come of a head; `None`: none is expected.
+    /// The bytes of a head so far; `None`: none is expected.
     head: Option<Vec<u8>>,
     left_out: DroppedHeaders,
 }
@@ -78,7 +78,7 @@ impl<S> HeadRecorder<S> {
     }
 }
 
-/// Where what follows the first head begins.
+/// Returns the position after the first head.
 fn end_of(head: &[u8]) -> Option<usize> {
     let of = |end: &[u8]| head.windows(end.len()).position(|window| window == end).map(|at| at + end.len());
     match (of(b"\n\r\n"), of(b"\n\n")) {
@@ -182,7 +182,7 @@ impl<S: Write + Unpin> Write for HeadRecorder<S> {
 mod tests {
     use super::*;
 
-    /// What is left out of these pieces of a stream, which begin behind a request.
+    /// Returns the headers that are dropped from these pieces of a stream, which begin after a request.
     fn heard(pieces: &[&[u8]]) -> Vec<String> {
         let mut heard = HeadRecorder::new(());
         heard.expect(1);

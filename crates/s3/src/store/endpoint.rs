@@ -58,7 +58,7 @@ impl fmt::Display for Endpoint {
 
 #[cfg(test)]
 impl Endpoint {
-    /// Of a replica `b2`, without more.
+    /// Makes the minimal settings of a replica `b2`.
     pub(super) fn at(url: &str) -> Self {
         let trust = settings::Trust::default();
         Self { url: url.to_owned(), proxy: None, trust, replica: "b2".to_owned() }

@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_formula_of_parts_is_the_md5_of_their_md5s() {
-        // Of the parts "a" and "b", computed elsewhere.
+        // The ETag of the parts "a" and "b", computed elsewhere.
         let parts = [md5(b"a"), md5(b"b")];
         assert!(ETag::new("\"96e024ba2074fe77e8e965ba43a704be-2\"").is_of_parts(&parts));
         assert!(!ETag::new("\"0cc175b9c0f1b6a831c399e269772661-1\"").is_of_parts(&parts[..1]));

@@ -36,7 +36,7 @@ impl Store {
             Ok(answer) => answer,
             Err(error) => return Err(Box::pin(self.look_again(key, error)).await),
         };
-        // Of an object in parts it may be one of the parts' checksums.
+        // For an object in parts it may be the checksum of one part.
         let whole = answer.checksum_type.as_ref().is_none_or(|kind| *kind == ChecksumType::FullObject);
         Ok(HeadResult {
             size_bytes: length(answer.content_length, Operation::HeadObject)?,

@@ -21,7 +21,7 @@ const LOOK_AT_MOST: Duration = Duration::from_secs(10);
 /// The most traits and keys that are remembered.
 const REMEMBERED: usize = 8192;
 
-/// What was seen so far.
+/// What this process has learned so far.
 #[derive(Debug, Default)]
 pub(super) struct KeptNames {
     state: Mutex<State>,
@@ -135,7 +135,7 @@ impl Store {
         if !is_listed {
             let listed = self.list_by(prefix).await?;
             if has(&listed, key) {
-                // It heeds no prefix of such characters.
+                // The store ignores a prefix with such characters.
                 return Some(Seen::Kept);
             }
             let named = listed.objects.iter().filter(|listed| looks_like(listed, &own));

@@ -20,7 +20,7 @@ const IN_VAIN: u8 = 8;
 /// Time limit of one check; copies wait for it.
 const LOOK_AT_MOST: Duration = Duration::from_secs(10);
 
-/// What was seen so far.
+/// What this process has learned so far.
 #[derive(Debug, Default)]
 pub(super) struct SeenFolds {
     state: Mutex<State>,

@@ -158,7 +158,7 @@ impl Store {
             .set_start_after(after)
             .set_continuation_token(token)
             .set_max_keys(most)
-            // Without it a control character in a key makes the answer invalid XML.
+            // Without the encoding a control character in a key makes the answer invalid XML.
             .encoding_type(EncodingType::Url);
         let date = AnswerDate::default();
         let call = call.customize().interceptor(WholeDocument::OBJECTS).interceptor(date.clone());

@@ -75,7 +75,7 @@ impl Metadata {
     pub fn hash(&self) -> MetadataHash {
         let mut text = format!("{CANONICAL_FORM}\n");
         for (name, value) in self.canonical() {
-            // With their lengths, so that no two forms make the same text.
+            // Lengths are included, so that no two forms make the same text.
             // Cannot fail: a String takes all that is written to it.
             let _ = writeln!(text, "{} {} {name}{value}", name.len(), value.len());
         }

@@ -120,22 +120,22 @@ pub struct Store {
     limit: AdaptiveLimit,
     /// A body that is being read keeps its connection after its call has ended.
     readers: Arc<Semaphore>,
-    /// For bodies that move nothing: their places among the readers are for others.
+    /// Permits for bodies that move no byte: other readers may use their places.
     stuck_readers: Arc<Semaphore>,
     throughput: Throughput,
-    /// Whether its bucket keeps versions, once it was asked.
+    /// Whether the bucket keeps versions, once that was requested.
     versioned: OnceCell<bool>,
     etag_history: etag_history::EtagHistory,
     spellings: key_folds::SeenFolds,
     kept_metadata: kept_metadata::KeptMetadata,
     kept_names: kept_names::KeptNames,
-    /// Whether a copy that was just written is told from older objects by the store's clock, once that was seen.
+    /// Whether the store's clock distinguishes a new copy from older objects, once that was checked.
     pub(crate) clock_fits: OnceCell<bool>,
-    /// It has answered a write with an ETag that says nothing of the bytes.
+    /// The store has answered a write with an ETag that proves nothing about the bytes.
     opaque: AtomicBool,
-    /// It has refused a write for its website redirect, and taken it without.
+    /// The store has refused a write for its website redirect, and accepted it without.
     refuses_redirects: AtomicBool,
-    /// It has answered something, so that the endpoint's scheme is right.
+    /// The store has answered a request, so the endpoint's scheme is right.
     answered: AtomicBool,
     scheme: Mutex<Option<scheme_probe::SchemeProbe>>,
 }
@@ -164,7 +164,7 @@ impl Store {
         self.opaque.store(true, Ordering::Relaxed);
     }
 
-    /// Whether its ETags are known, or were seen since this process began, to prove nothing.
+    /// Returns whether its ETags are known, or were found by this process, to prove nothing.
     #[must_use]
     pub fn has_opaque_etags(&self) -> bool {
         self.profile.etags.of_put_is_md5 == Tristate::No || self.opaque.load(Ordering::Relaxed)

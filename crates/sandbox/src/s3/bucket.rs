@@ -27,7 +27,7 @@ pub(super) struct Bucket {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub objects: BTreeMap<String, Arc<Object>>,
-    /// By key and upload id, which is the order of ListMultipartUploads.
+    /// The uploads by key and upload id, which is the order of ListMultipartUploads.
     pub uploads: BTreeMap<(String, String), Upload>,
     /// Oldest first; empty where no versions are kept.
     pub versions: BTreeMap<String, Vec<Version>>,

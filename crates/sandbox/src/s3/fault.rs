@@ -101,7 +101,7 @@ impl Fault {
         Self::answer(503, "SlowDown")
     }
 
-    /// With a `Retry-After`, in whole seconds.
+    /// Answers `SlowDown` with a `Retry-After`, in whole seconds.
     pub fn slow_down_for(wait: Duration) -> Self {
         match Self::slow_down() {
             Self::Answer(answer) => Self::Answer(ErrorAnswer { retry_after: Some(wait), ..answer }),

@@ -10,7 +10,7 @@ use s3s::dto::Checksum;
 use super::metadata::Metadata;
 use super::object::{Body, Object};
 
-/// So many objects, in folders of so many, which rise with their numbers: `0000012/000000012345`.
+/// This many objects, in folders of this many; keys are in the order of their numbers: `0000012/000000012345`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GeneratedListing {
     pub objects: u64,
@@ -18,7 +18,7 @@ pub struct GeneratedListing {
 }
 
 impl GeneratedListing {
-    /// Of a number from 0.
+    /// Returns the key of a number from 0.
     #[must_use]
     pub fn key(&self, number: u64) -> String {
         format!("{:07}/{number:012}", number / self.per_folder.max(1))

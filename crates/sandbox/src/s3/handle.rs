@@ -37,7 +37,7 @@ pub struct ObjectInfo {
     pub key: String,
     /// Size and CRC-64/NVME of the stored bytes, computed when they were received.
     pub content: Content,
-    /// Without quotes.
+    /// The ETag, without quotes.
     pub etag: String,
     pub metadata: Metadata,
     pub modified: SystemTime,

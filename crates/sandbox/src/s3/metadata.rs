@@ -1,4 +1,4 @@
-//! What an object carries beside its bytes, kept as it came over the wire.
+//! The metadata of an object, stored as it was received.
 
 use hyper::HeaderMap;
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -13,7 +13,7 @@ const KEPT: [HeaderName; 6] = [
 ];
 const STORAGE_CLASS: HeaderName = HeaderName::from_static("x-amz-storage-class");
 const REDIRECT: HeaderName = HeaderName::from_static("x-amz-website-redirect-location");
-/// What S3 says of an object that was given no type.
+/// S3's type for an object without one.
 const NO_TYPE: HeaderValue = HeaderValue::from_static("binary/octet-stream");
 
 /// Headers of an object, byte for byte: user metadata may be raw UTF-8 or RFC 2047.
@@ -54,7 +54,7 @@ impl Metadata {
         all.into_iter()
     }
 
-    /// What a PutObject, CopyObject or CreateMultipartUpload says of its object.
+    /// Returns the metadata of a PutObject, CopyObject or CreateMultipartUpload.
     pub(super) fn of_request(headers: &HeaderMap) -> Self {
         let mut kept = HeaderMap::new();
         for (name, value) in headers {
@@ -82,7 +82,7 @@ impl Metadata {
         self
     }
 
-    /// Without user metadata whose names have more than letters, digits and dashes.
+    /// Drops user metadata whose names have more than letters, digits and dashes.
     pub(super) fn without_odd_names(self) -> Self {
         let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         Self(
@@ -93,7 +93,7 @@ impl Metadata {
         )
     }
 
-    /// With `-` for each `_` in the names of user metadata.
+    /// Replaces each `_` by `-` in the names of user metadata.
     pub(super) fn with_altered_names(self) -> Self {
         let altered = |name: HeaderName| match name.as_str().strip_prefix("x-amz-meta-") {
             // Cannot fail: it was a name, and a dash may stand in one.

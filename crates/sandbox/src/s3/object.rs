@@ -20,7 +20,7 @@ pub(super) struct Object {
     pub body: Body,
     /// Size and hash of the stored bytes.
     pub content: Content,
-    /// Without quotes.
+    /// The ETag, without quotes.
     pub etag: String,
     pub modified: SystemTime,
     pub metadata: Metadata,
@@ -28,7 +28,7 @@ pub(super) struct Object {
     pub checksums: Checksum,
 }
 
-/// Where an object's bytes are.
+/// The storage of an object's bytes.
 #[derive(Debug, Clone)]
 pub(super) enum Body {
     /// In memory; a multipart object keeps its parts apart, so that completing copies nothing.

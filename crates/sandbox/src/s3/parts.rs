@@ -16,7 +16,7 @@ use super::part::Part;
 pub(super) struct JoinedParts {
     pub body: Body,
     pub content: Content,
-    /// Of the algorithm that the upload was begun with.
+    /// The checksum of the algorithm that the upload was begun with.
     pub checksums: Checksum,
 }
 

@@ -17,7 +17,7 @@ pub(super) struct PayloadHeaders {
     pub checksums: Checksum,
     /// Names of the headers that follow the body.
     trailer: Vec<String>,
-    /// Whether the signature covers a hash of the body.
+    /// Whether the signature includes a hash of the body.
     pub signed_sha256: bool,
     /// The size of the body itself, without the framing of aws-chunked.
     pub size_bytes: Option<u64>,

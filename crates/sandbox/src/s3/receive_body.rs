@@ -51,7 +51,7 @@ pub(super) async fn receive<T>(
         return Err(s3_error!(InvalidArgument, "Unsupported checksum algorithm CRC64NVME"));
     }
     let damage = req.extensions.get::<Damage>().copied();
-    // What is kept in spite of its declaration is kept with its own hash, as is what we damage ourselves.
+    // A body that is stored despite a wrong declaration has its own hash, and so has one with injected damage.
     let judged = !options.has(Quirk::IgnoresHashes) && !options.has(Quirk::KeepsWhatItRefuses) && damage.is_none();
     let md5 = if judged { Recognised::by(known, declared.md5) } else { Recognised::computed() };
     let mut intake = BodyHasher::new(&declared, damage, options.keep, md5);

@@ -103,7 +103,7 @@ async fn answer_without_id(
     let (body, leftover) = lend(body, pace, read);
     let mut response = s3.call(Request::from_parts(head, body)).await?;
     if call.op != Op::GetObject {
-        // What is stored is never touched, be it XML.
+        // Object data is never changed, even if it is XML.
         xml::spell_out(&mut response);
     }
     if let Some(rest) = leftover.and_then(|mut leftover| leftover.try_recv().ok()) {

@@ -19,7 +19,7 @@ use md5::{Digest as _, Md5};
 const PAGE: u64 = 256 * 1024;
 /// Length of the stamp at the beginning of each page.
 const STAMP: u64 = 16;
-/// How many places there are in the pattern at which a page may begin: few enough to know the hash of each.
+/// The number of positions in the pattern at which a page may begin: few enough to know the hash of each.
 const PLACES: usize = 256;
 /// From one place to the next.
 const STRIDE: u64 = 4096;
@@ -117,7 +117,7 @@ fn hash_at(place: usize) -> u64 {
     *KNOWN[place].get_or_init(|| checksum(Crc64Nvme, &page()))
 }
 
-/// What becomes of a CRC when so many bytes follow: a linear map, kept as the images of the
+/// The change of a CRC when this many bytes follow: a linear map, stored as the images of the
 /// single bits. The library works it out anew for each combination, which takes 100 times as long.
 struct CrcShift([u64; 64]);
 

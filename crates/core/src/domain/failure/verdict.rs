@@ -18,7 +18,8 @@ pub enum PingResult {
     Unreachable,
 }
 
-/// How the objects of a trial ended at the replica in doubt. Objects that failed for a reason of their own do not count.
+/// How the objects of a trial ended at the replica in doubt. Objects that failed for a reason of their own do not
+/// count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrialCount {
     pub succeeded: usize,
@@ -164,7 +165,7 @@ mod tests {
         ];
         for (name, direction, class, ping, trial, expected) in cases {
             assert_eq!(decide_fault(direction, class, ping, trial, false), expected, "{name}");
-            // What only some objects have failed with does not hide that the store fails altogether.
+            // A class with which only some objects failed does not hide that the whole store fails.
             if ping != Answers || trial != ALL_FAILED {
                 assert_eq!(
                     decide_fault(direction, class, ping, trial, true),

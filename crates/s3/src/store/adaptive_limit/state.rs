@@ -72,14 +72,14 @@ struct Refusal {
     prefixes: Prefixes,
 }
 
-/// A prefix under which nothing is asked for.
+/// A prefix under which no request is sent for a time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SparedPrefix {
     pub(super) until: Instant,
     at: Instant,
 }
 
-/// Of what a refusal speaks.
+/// What a throttled request is attributed to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Attribution {
     Object,

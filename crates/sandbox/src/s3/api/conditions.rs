@@ -24,7 +24,7 @@ pub(super) enum Verdict {
 }
 
 impl Conditions {
-    /// Whether the object may be read. Error: `PreconditionFailed`.
+    /// Checks whether the object may be read. Error: `PreconditionFailed`.
     pub fn check(&self, object: &Object, options: &BucketOptions) -> S3Result<Verdict> {
         if options.has(Quirk::IgnoresConditions) {
             return Ok(Verdict::Go);

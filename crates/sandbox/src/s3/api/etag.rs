@@ -17,7 +17,7 @@ pub(in crate::s3) fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// Of a multipart object: the MD5 of its parts' MD5s, and how many there are.
+/// Returns the ETag of a multipart object: the MD5 of its parts' MD5s, and their number.
 pub(in crate::s3) fn of_parts(parts: impl Iterator<Item = [u8; 16]>) -> String {
     let mut all = Md5::new();
     let mut count = 0;
@@ -28,12 +28,12 @@ pub(in crate::s3) fn of_parts(parts: impl Iterator<Item = [u8; 16]>) -> String {
     format!("{}-{count}", hex(&all.finalize()))
 }
 
-/// Of an object or part that came in one piece.
+/// Returns the ETag of an object or part that was sent in one request.
 pub(in crate::s3) fn of_one(md5: [u8; 16], options: &BucketOptions) -> String {
     hex(&part_of_etag(md5, options))
 }
 
-/// What stands for a part's MD5 in the ETag of the whole: the MD5, unless the store says something else instead.
+/// Returns a part's contribution to the ETag of the whole: its MD5, unless the store uses something else.
 pub(in crate::s3) fn part_of_etag(md5: [u8; 16], options: &BucketOptions) -> [u8; 16] {
     if options.has(Quirk::OpaqueEtags) { Md5::digest([&md5[..], b"opaque"].concat()).into() } else { md5 }
 }

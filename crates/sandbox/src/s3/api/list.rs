@@ -226,7 +226,7 @@ impl Spelling {
         if encoding.is_some_and(|e| e.as_str() == EncodingType::URL) { Self::Url } else { Self::Plain }
     }
 
-    /// As AWS does it: a space becomes `+`, a slash stays.
+    /// AWS's form: a space becomes `+`, a slash stays.
     pub fn out(&self, text: &str) -> String {
         if matches!(self, Self::Plain) {
             return text.to_owned();

@@ -72,7 +72,7 @@ fn signed(size_bytes: u64) -> i64 {
     i64::try_from(size_bytes).unwrap_or(i64::MAX)
 }
 
-/// How many entries a page may have: S3 gives at most 1,000, whatever is asked.
+/// Returns the most entries of a page: S3 returns at most 1,000, whatever is requested.
 fn page_size(asked: Option<i32>) -> S3Result<usize> {
     let asked = usize::try_from(asked.unwrap_or(1000));
     let asked = asked.map_err(|_| s3s::s3_error!(InvalidArgument, "A page cannot have less than no entries"))?;

@@ -1,4 +1,4 @@
-//! What is known of unfinished uploads: ListParts and ListMultipartUploads.
+//! Lists unfinished uploads and their parts: ListParts and ListMultipartUploads.
 
 use std::ops::Bound;
 

@@ -1,4 +1,4 @@
-//! What a bucket says of its versions and locks.
+//! Answers requests for a bucket's versioning, lock configuration and versions.
 
 use hyper::StatusCode;
 use s3s::dto::{
