@@ -257,7 +257,7 @@ fn chain_client(surroundings: &NetworkEnvironment) -> SharedHttpClient {
     })
 }
 
-/// A wrong clock only has the chain asked too often, or after a refusal.
+/// With a wrong clock the chain is only asked too often, or after a refusal.
 #[expect(
     clippy::disallowed_methods,
     reason = "credentials name their end by the clock of the service that issued them"

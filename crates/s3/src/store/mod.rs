@@ -170,14 +170,14 @@ impl Store {
         self.profile.etags.of_put_is_md5 == Tristate::No || self.opaque.load(Ordering::Relaxed)
     }
 
-    /// How long nothing is to be asked for under a prefix of this object, because the store has said so; `None`:
-    /// nothing forbids it.
+    /// Returns how long requests for this object must wait, because the store throttles one of its prefixes; `None`:
+    /// they need not.
     #[must_use]
     pub fn spared_for(&self, key: &ObjectKey) -> Option<Duration> {
         self.limit.spared_for(&activity::prefixes_of(key))
     }
 
-    /// How fast it has lately taken what was sent to it, per request; `None`: nothing of size was yet.
+    /// Returns the recent upload throughput of a request; `None`: no request was large enough yet.
     #[must_use]
     pub fn bytes_per_second(&self) -> Option<f64> {
         self.throughput.bytes_per_second()
@@ -186,8 +186,8 @@ impl Store {
     /// Sends `call` when the concurrency limit allows it, waits while it makes progress, measures it, and reduces its
     /// failure to what may be recorded.
     ///
-    /// No `async fn`, so that the SDK's futures, of several KiB each, are boxed before any
-    /// of ours holds one.
+    /// Not an `async fn`, so that the SDK's futures, of several KiB each, are boxed before
+    /// another future holds one.
     fn call<'a, T: Send + 'a, E>(
         &'a self,
         operation: Operation,
@@ -200,7 +200,7 @@ impl Store {
         self.call_and(operation, progress, call, || ())
     }
 
-    /// The same; `stuck` is told when it moves nothing for a while.
+    /// Sends `call` in the same way, and calls `stuck` when it moves no byte for a while.
     fn call_and<'a, T: Send + 'a, E>(
         &'a self,
         operation: Operation,
@@ -216,7 +216,7 @@ impl Store {
             let prefixes =
                 progress.activity().map_or_else(Prefixes::default, |activity| Arc::clone(activity.prefixes()));
             let mut pass = if operation.is_paced() { Some(self.limit.enter().await) } else { None };
-            // It may have asked for that while this waited.
+            // The store may have throttled the prefix while this request waited.
             if let Some(rest) = self.limit.spared_for(&prefixes).filter(|_| pass.is_some()) {
                 return Err(StoreError::spared(operation, rest));
             }

@@ -278,7 +278,7 @@ macro_rules! head_of {
                 let told = "the store withholds metadata that no header can carry";
                 return Err(StoreError::found($operation, Reason::Refused, told));
             }
-            // The library takes a storage class for what it is; absent: the standard one.
+            // An absent storage class is the standard one.
             let is_standard = |class: &str| class.is_empty() || class == "STANDARD";
             let kms = |kind: &ServerSideEncryption| kind.as_str().starts_with("aws:kms");
             let not_carried = [

@@ -76,7 +76,7 @@ impl Store {
                 break;
             }
             let next = (answer.next_key_marker.map(|key| stated.text(key)), answer.next_upload_id_marker);
-            // It would be asked for ever; and what it has not shown is not known to be gone.
+            // The loop would not end; and an upload that was not listed is not known to be gone.
             if next.0.is_none() || next == (key_marker, id_marker) {
                 let what = "the store says that there is more to list and not where";
                 return Err(StoreError::found(Operation::ListMultipartUploads, Reason::NotUnderstood, what));

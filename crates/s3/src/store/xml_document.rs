@@ -127,7 +127,7 @@ impl Intercept for WholeDocument {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let answer = context.response();
-        // Of an error the SDK makes what it is. A body that could not be read to its end has no bytes here.
+        // The SDK handles errors. A body that could not be read to its end has no bytes here.
         match answer.body().bytes() {
             Some(body) if answer.status().is_success() => Ok(self.check(body)?),
             _ => Ok(()),

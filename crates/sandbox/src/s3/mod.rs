@@ -1,5 +1,5 @@
 //! An S3 server in memory, over real HTTP and with checked signatures, that
-//! can be told to fail.
+//! can be made to fail.
 //!
 //! It owns its objects and loses them when it is dropped. It never writes a
 //! file. Its rule: whatever it answers with success has happened, and whatever

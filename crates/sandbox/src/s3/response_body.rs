@@ -104,7 +104,7 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        // An ill body must be asked to its end, or it would end well.
+        // A body with a fault must be polled to its end, or it would end without the fault.
         self.ill.is_none() && self.ahead.is_empty() && self.inner.is_end_stream()
     }
 

@@ -43,7 +43,7 @@ struct PartsCopy<'c, 't> {
     taken: Vec<(&'t Target, Head)>,
     /// The content of each part that was read, in this attempt or before.
     contents: Vec<Option<Content>>,
-    /// The next part to look at.
+    /// The number of the next part to consider.
     next: u32,
     whole: Option<OrderedMd5>,
     carrying: JoinSet<()>,

@@ -19,8 +19,8 @@ use crate::metrics;
 pub(super) use state::Prefixes;
 use state::{Attribution, State, Wait};
 
-/// How many requests may be under way to one store: half as many when it throttles, one more after each round that
-/// went well. A limit on their rate would have to be told, and no store tells it; this one is found.
+/// The number of requests that may be under way to one store: halved when it throttles, one more after each successful
+/// round (AIMD). No store states a rate limit; this limit is found by its answers.
 #[derive(Debug)]
 pub(super) struct AdaptiveLimit {
     replica: ReplicaName,
@@ -30,7 +30,7 @@ pub(super) struct AdaptiveLimit {
     left: Notify,
 }
 
-/// The right to send one request; given back when dropped.
+/// The permit for one request, returned when dropped.
 #[derive(Debug)]
 pub(super) struct RequestPermit<'a> {
     pace: &'a AdaptiveLimit,
@@ -38,7 +38,7 @@ pub(super) struct RequestPermit<'a> {
 }
 
 impl AdaptiveLimit {
-    /// `most`: requests at once, as long as the store takes them; beside them, `most_aside` may be stuck.
+    /// Makes a limit of `most` requests at once, beside which `most_aside` may be stuck.
     pub(super) fn new(replica: ReplicaName, most: usize, most_aside: usize) -> Self {
         let state = State::new(most, most_aside);
         let pace =
@@ -47,7 +47,7 @@ impl AdaptiveLimit {
         pace
     }
 
-    /// Waits for as long as the store is to be spared.
+    /// Waits until the limit allows another request.
     pub(super) async fn enter(&self) -> RequestPermit<'_> {
         let _first = self.turnstile.lock().await;
         loop {
@@ -60,7 +60,7 @@ impl AdaptiveLimit {
         }
     }
 
-    /// How long nothing is to be asked for in these prefixes; `None`: nothing forbids it.
+    /// Returns how long requests under these prefixes must wait; `None`: they need not.
     pub(super) fn spared_for(&self, prefixes: &[u64]) -> Option<Duration> {
         let state = self.lock();
         let now = Instant::now();
@@ -68,7 +68,7 @@ impl AdaptiveLimit {
         until.filter(|until| *until > now).map(|until| until - now)
     }
 
-    /// Records that the store carried out a request.
+    /// Records that the store executed a request.
     pub(super) fn succeeded(&self, prefixes: &Prefixes) {
         let mut state = self.lock();
         if state.succeeded(prefixes, Instant::now()) {
@@ -103,7 +103,7 @@ impl AdaptiveLimit {
 }
 
 impl RequestPermit<'_> {
-    /// The request moves nothing: another one may be sent in its place.
+    /// Marks the request as stuck: another one may be sent in its place.
     pub(super) fn set_aside(&mut self) {
         let mut state = self.pace.lock();
         if !self.is_aside && state.aside < state.most_aside {

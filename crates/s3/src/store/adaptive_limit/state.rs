@@ -8,28 +8,28 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Answers of one moment speak of the same excess.
+/// Refusals within this time have the same cause, and halve the limit once.
 const HALVES_AT_MOST_EVERY: Duration = Duration::from_secs(1);
-/// Where one request at a time is still too much, they are sent this far apart at least, ...
+/// If one request at a time is still too much, requests are at least this far apart, ...
 const SHORTEST_SPACING: Duration = Duration::from_millis(50);
 /// ... and at most this far: with longer gaps a recovery of the store would go unnoticed.
 const LONGEST_SPACING: Duration = Duration::from_secs(10);
-/// Throttling speaks of the store where so many different objects meet with it ...
+/// Throttling is attributed to the store if it hits this many different objects ...
 const OBJECTS: usize = 3;
 /// ... within this time, ...
 const WITHIN: Duration = Duration::from_secs(1);
-/// ... and at least one answer of so many says so: a few objects that are always refused do not.
+/// ... and at least one answer in this many. A few objects that are always refused do not suffice.
 const ONE_IN: u64 = 20;
-/// An object that is throttled again within this time says nothing new of the store.
+/// An object that is throttled again within this time is no further evidence against the store.
 const KNOWN_FOR: Duration = Duration::from_mins(15);
-/// So many of them are remembered.
+/// The most such objects that are remembered.
 const KNOWN: usize = 256;
-/// So many prefixes that asked to be spared are remembered, ...
+/// The most spared prefixes that are remembered, ...
 const PREFIXES: usize = 256;
-/// ... and so many of the last successes, each for so long.
+/// ... and the most of the last successes, each for this time.
 const SUCCESSES: usize = 8;
 const SUCCEEDED_WITHIN: Duration = Duration::from_secs(10);
-/// A store may ask for more patience than makes sense.
+/// A longer `Retry-After` is cut to this.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -39,20 +39,20 @@ pub(super) struct State {
     pub(super) under_way: usize,
     /// Successes since the limit was last changed.
     round: usize,
-    /// Between two requests, where one at a time is too much.
+    /// The time between two requests, if one at a time is too much.
     pub(super) spacing: Duration,
     not_before: Option<Instant>,
     slowed_at: Option<Instant>,
-    /// Requests under way that have moved nothing for a while: others are sent in their place, ...
+    /// Requests under way that have moved no byte for a while: others are sent in their place, ...
     pub(super) aside: usize,
-    /// ... but no more than for so many.
+    /// ... for at most this many of them.
     pub(super) most_aside: usize,
-    /// The last different objects that were throttled, no more than decide. `None`: a request of no object's, unlike
-    /// any other.
+    /// The last different objects that were throttled, at most [`OBJECTS`]. A request without an object differs from
+    /// every other.
     throttled: Vec<Refusal>,
-    /// Prefixes that asked to be spared: until when, and when that was. Nothing has succeeded in them since.
+    /// Prefixes that are spared: until when, and since when. No request has succeeded in them since.
     pub(super) prefixes: HashMap<u64, SparedPrefix>,
-    /// In which prefixes requests succeeded last.
+    /// The prefixes of the last successful requests.
     successes: VecDeque<(Instant, Prefixes)>,
     /// A request has succeeded since one was throttled.
     succeeded: bool,
@@ -64,7 +64,7 @@ pub(super) struct State {
 /// The prefixes of an object's key, the shortest first, each a hash: its folders, and words in its name.
 pub(crate) type Prefixes = Arc<[u64]>;
 
-/// A request that was refused as too much.
+/// A throttled request.
 #[derive(Debug)]
 struct Refusal {
     at: Instant,
@@ -83,8 +83,8 @@ pub(super) struct SparedPrefix {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Attribution {
     Object,
-    /// All that was refused lately is in this prefix, though in nothing smaller. `alone`: nothing else has succeeded
-    /// lately.
+    /// All recent refusals share this prefix, and no longer one. `alone`: no request outside of it has succeeded
+    /// recently.
     Prefix {
         alone: bool,
     },
@@ -120,7 +120,7 @@ impl RecentThrottles {
     }
 }
 
-/// What must happen first.
+/// What a request has to wait for.
 pub(super) enum Wait {
     Until(Instant),
     ForOneToLeave,
@@ -160,7 +160,7 @@ impl State {
         Ok(())
     }
 
-    /// What a refusal speaks of. If it says how long, prefixes of which it speaks are spared for so long.
+    /// Attributes a throttled request. If it has a `Retry-After`, the prefixes concerned are spared for that time.
     pub(super) fn judge(
         &mut self,
         object: Option<u64>,
@@ -169,7 +169,7 @@ impl State {
         now: Instant,
     ) -> Attribution {
         let until = retry_after.map(|told| now + told.min(LONGEST_PAUSE));
-        // It was spared before, and nothing has succeeded in it since: that says nothing new.
+        // The prefix was spared before, and nothing has succeeded in it since: the refusal is no new evidence.
         let known = prefixes.iter().copied().find(|prefix| self.prefixes.contains_key(prefix));
         if let Some((known, until)) = known.zip(until) {
             self.lately.at(now).throttled[1] += 1;
@@ -186,7 +186,7 @@ impl State {
             }
             return Attribution::Prefix { alone: self.is_alone(prefix, now) };
         }
-        // Where some prefixes are at fault and not the store, those are known from now on.
+        // The prefixes are spared too, in case they are at fault and not the store.
         let firsts: Vec<u64> = self.throttled.iter().filter_map(|refusal| refusal.prefixes.first().copied()).collect();
         if let Some(until) = until {
             for prefix in firsts {
@@ -207,7 +207,7 @@ impl State {
         *spared = SparedPrefix { until: spared.until.max(until), at: now };
     }
 
-    /// Whether nothing has succeeded lately outside of this prefix.
+    /// Returns whether no request outside of this prefix has succeeded recently.
     fn is_alone(&self, prefix: u64, now: Instant) -> bool {
         let outside = |(at, inside): &(Instant, Prefixes)| {
             now.saturating_duration_since(*at) < SUCCEEDED_WITHIN && !inside.contains(&prefix)
@@ -215,7 +215,7 @@ impl State {
         !self.successes.iter().any(outside)
     }
 
-    /// The prefixes that all have in common that were refused since the last success, or in this moment.
+    /// Returns the common prefixes of all requests refused since the last success, or within [`WITHIN`].
     fn common_prefixes(&self, now: Instant) -> Vec<u64> {
         let last_success = self.successes.back().map(|(at, _)| *at);
         let counts = |refusal: &&Refusal| {
@@ -230,8 +230,8 @@ impl State {
         common
     }
 
-    /// Whether what was said to this object's request is meant for others as well: they heard it in the same moment, or
-    /// nothing has succeeded since another one did.
+    /// Returns whether the refusal of this object's request concerns other objects as well: they were refused at the
+    /// same time, or no request has succeeded since another one was refused.
     fn speaks_of_more(&mut self, object: Option<u64>, prefixes: &Prefixes, now: Instant) -> bool {
         self.lately.at(now).throttled[1] += 1;
         if object.is_some_and(|object| self.is_known(object, now)) {
@@ -249,7 +249,7 @@ impl State {
         nothing_since || self.throttled.iter().filter(lately).count() >= OBJECTS && self.lately.is_throttled()
     }
 
-    /// Whether the object was throttled before. From now on it was.
+    /// Returns whether the object was throttled before, and records that it is now.
     fn is_known(&mut self, object: u64, now: Instant) -> bool {
         let before = self.known.len();
         self.known.retain(|(_, known)| *known != object);
@@ -287,7 +287,7 @@ impl State {
         grows
     }
 
-    /// Halves the limit of concurrent requests, at most once a second, because the store throttles. Where the limit is
+    /// Halves the limit of concurrent requests, at most once a second, because the store throttles. If the limit is
     /// 1 already, the requests are sent further apart.
     pub(super) fn slow_down(&mut self, retry_after: Option<Duration>, now: Instant) {
         if let Some(told) = retry_after {
@@ -299,7 +299,7 @@ impl State {
             return;
         }
         (self.slowed_at, self.round) = (Some(now), 0);
-        // The requests in progress were too many, not those that the limit would have allowed.
+        // The requests in progress were too many, which may be fewer than the limit.
         let too_much = self.limit.min(self.under_way);
         if too_much > 1 {
             self.limit = too_much / 2;

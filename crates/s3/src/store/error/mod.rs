@@ -13,7 +13,7 @@ const MESSAGE_CHARS: usize = 400;
 /// Codes and request ids are short; what is longer is not one.
 const WORD_CHARS: usize = 64;
 
-/// A call to a store that did not do what was asked.
+/// A call to a store that failed.
 ///
 /// Keeps of the answer only what is shown below, all of it escaped: no headers,
 /// no URLs (they may carry signatures), no credentials.
@@ -48,7 +48,7 @@ impl StoreError {
         }
     }
 
-    /// Nothing was sent: the store has asked not to be asked for anything under this prefix for so long.
+    /// Makes an error without a request: the store throttles this prefix for this long.
     pub(super) fn spared(operation: Operation, rest: Duration) -> Self {
         let what = format!(
             "not sent: the store has asked to be left alone under this prefix for {} s more",
@@ -115,7 +115,7 @@ impl StoreError {
         self.unanswered
     }
 
-    /// How long the store asked us to wait, if it did.
+    /// Returns the delay that the store asked for, if it did.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after

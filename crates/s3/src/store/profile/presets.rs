@@ -1,5 +1,5 @@
-//! What each provider documents, or was measured to do. `docs/stores.md` says from where; what stands in no
-//! preset is unknown, and unknown is what no copy relies on.
+//! What each provider documents, or was measured to do; `docs/stores.md` has the sources. A property without a
+//! preset is unknown, and no copy relies on an unknown property.
 
 use copyhold_core::domain::MAX_KEY_BYTES;
 

@@ -86,7 +86,7 @@ pub(super) async fn head(
     Ok(S3Response::with_headers(output, headers))
 }
 
-/// The part of an object that was asked for.
+/// The requested part of an object.
 struct Found {
     start: u64,
     end: u64,
@@ -141,7 +141,7 @@ fn without_overridden(mut headers: HeaderMap, query: Option<&str>) -> HeaderMap 
     headers
 }
 
-/// A code of our own: no client may take it for something that a real store says.
+/// A code of the sandbox alone: no client may confuse it with a real store's.
 pub(super) fn bytes_not_kept() -> S3Error {
     let code = S3ErrorCode::Custom("SandboxBytesNotKept".into());
     let mut error = S3Error::with_message(code, "This bucket keeps hashes and forgets bytes.");

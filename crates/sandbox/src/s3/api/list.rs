@@ -138,7 +138,7 @@ struct Page {
     next: Option<After>,
 }
 
-/// A page of what the bucket has, or of what its listing was told to have.
+/// Returns a page of the bucket's objects, or of its generated listing.
 fn page_of(bucket: &Bucket, prefix: &str, delimiter: Option<&str>, after: &After, most: usize) -> Page {
     if let Some(generated) = bucket.options.generated {
         let seek = |from| generated.range(&from).map(|(key, object)| (key, Some(object)));
