@@ -19,7 +19,7 @@ const BUSY_FOR: Duration = Duration::from_secs(30);
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Debug)]
 pub(super) enum ApplyResult {
     Answered(FencedWrite),
@@ -69,7 +69,8 @@ impl Audit {
         let (begun, mut pause) = (Instant::now(), BUSY_PAUSE);
         loop {
             match write().await {
-                // It was not sent. Of one that may have been carried out it could not be told whose work it is.
+                // It was not sent. After one that may have been executed, this process could not tell its own write
+                // from another.
                 Err(error) if !error.outcome_unknown() && should_retry(&error, begun) => {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }

@@ -1,4 +1,4 @@
-//! One replica under verification: retries, its counts, and when it is given up.
+//! One replica under verification: its retries, its counts, and when the audit gives up on it.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,17 +12,18 @@ use copyhold_s3::store::{Head, Store};
 use super::counts::Counts;
 use crate::scan::RequestSpacing;
 
-/// How long until a store is asked once more for what it does not have, or did not answer.
+/// How long until a copy that the store lacks, or did not return, is requested once more.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
-/// Tries of one request.
+/// Attempts of one request.
 const TRIES: usize = 3;
 
-/// So many copies in a row that could not be read, and the replica is given up: each may take a minute of silence.
+/// After so many unreadable copies in a row the audit gives up on the replica: each may take a minute without an
+/// answer.
 const GIVE_UP_AFTER: u32 = 20;
-/// From so many on nothing of it is tried twice.
+/// From so many on no request to it is tried twice.
 const DOUBTFUL_FROM: u32 = 3;
 
-/// A replica that is looked into.
+/// A replica whose copies are verified.
 #[derive(Debug, Clone)]
 pub struct AuditedReplica {
     store: Arc<Store>,
@@ -35,7 +36,7 @@ pub struct AuditedReplica {
 struct State {
     counts: Counts,
     failed_in_a_row: u32,
-    /// Why nothing more is asked of it.
+    /// Why no more requests are sent to it.
     gave_up: Option<String>,
 }
 
@@ -62,7 +63,7 @@ impl AuditedReplica {
         self.lock().counts.clone()
     }
 
-    /// Why it is not asked any more, if so.
+    /// Returns why no more requests are sent to it; `None`: they are.
     #[must_use]
     pub fn gave_up(&self) -> Option<String> {
         self.lock().gave_up.clone()
@@ -72,7 +73,7 @@ impl AuditedReplica {
         &self.store
     }
 
-    /// Asks it at its rate, and again for what may pass by itself.
+    /// Sends requests at its rate, and repeats them after transient errors.
     pub(super) async fn with_retries<T>(&self, attempt: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
         let counted = || async {
             if let Some(rate) = &self.rate {

@@ -29,7 +29,7 @@ pub enum Defect {
     Damaged,
     /// It has other metadata than is on record.
     Metadata,
-    /// The object itself is another one: it was written over at the primary and not registered.
+    /// The object itself is another one: it was overwritten at the primary and not registered.
     Changed,
 }
 
@@ -52,7 +52,7 @@ pub enum Action {
 /// Figures of one replica. Copies of which nothing is known yet, and those that changed meanwhile, are no findings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Copies on record that were looked into.
+    /// Copies on record that were read.
     pub copies: u64,
     pub identical: u64,
     pub same_checksum: u64,
@@ -88,7 +88,7 @@ impl Counts {
         right + self.wrong()
     }
 
-    /// Copies that are not what their records say.
+    /// Copies that differ from their records.
     #[must_use]
     pub fn wrong(&self) -> u64 {
         self.missing + self.damaged + self.other_metadata + self.changed
@@ -129,7 +129,7 @@ pub struct Finding {
     pub then: Action,
 }
 
-/// A copy that could not be looked into.
+/// A copy that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableCopy {
     pub key: ObjectKey,

@@ -1,4 +1,4 @@
-//! Up to which key everything is concluded, while objects are audited out of order.
+//! Tracks up to which key everything is concluded, while objects are audited out of order.
 
 use std::collections::VecDeque;
 

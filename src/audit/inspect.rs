@@ -16,10 +16,10 @@ use super::{
 };
 use crate::worker::TimeLimit;
 
-/// Complete readings until it is concluded that none of them is to be relied on.
+/// Complete readings after which none of them is relied on.
 const READINGS: usize = 3;
 
-/// One copy on record that is looked into.
+/// One copy on record that is read.
 #[derive(Debug)]
 pub(super) struct Inspection<'a> {
     pub audited: &'a AuditedReplica,
@@ -28,7 +28,7 @@ pub(super) struct Inspection<'a> {
     pub content: Content,
     /// µs, by the database's clock.
     pub recorded_at: i64,
-    /// What is kept of the reading that fixed the content.
+    /// What is recorded of the reading that fixed the content.
     pub source: Option<&'a SourceReading>,
     /// What is on record of its metadata.
     pub metadata: Metadata<'a>,
@@ -49,7 +49,7 @@ pub enum Depth {
     Metadata,
 }
 
-/// What it has shown.
+/// The result of an inspection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Observation {
     Right(MatchGrade),
@@ -106,7 +106,7 @@ impl Inspection<'_> {
         seen
     }
 
-    /// Takes the store's word where it is good news; anything else is looked into.
+    /// Trusts the store's answer if it confirms the record; otherwise reads the copy.
     async fn ask(&self) -> Observation {
         let store = self.audited.store();
         let stated = self
@@ -130,7 +130,7 @@ impl Inspection<'_> {
         }
     }
 
-    /// Reads it until two readings say the same: what comes wrong once may have been damaged on the way.
+    /// Reads it until two readings agree: bytes that are wrong once may have been damaged on the way.
     pub(super) async fn read(&self) -> Observation {
         let (mut others, mut gone) = (Vec::new(), false);
         for _ in 0..READINGS {

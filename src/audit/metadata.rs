@@ -14,7 +14,7 @@ use super::{
     run::Audit,
 };
 
-/// What a copy's metadata is held against.
+/// What a copy's metadata is compared with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Metadata<'a> {
     /// What is on record of it; `None`: nothing.
@@ -27,7 +27,7 @@ pub(super) struct Metadata<'a> {
 const SECOND_US: i64 = 1_000_000;
 
 impl Inspection<'_> {
-    /// Asks the store for the copy's metadata alone. Another size is looked into.
+    /// Requests the copy's metadata alone. If the size differs, the copy is read.
     pub(super) async fn compare_metadata(&self) -> Observation {
         match self.audited.head(self.key).await {
             Ok(head) if head.size_bytes == self.content.size_bytes => match self.metadata.recorded {
@@ -151,7 +151,7 @@ mod tests {
     fn metadata_at_the_primary_is_the_applications_if_the_store_shows_a_later_write() {
         let kept = said("b2", Some(5), Some(1));
         let judged = |second, tag| origin(Some(&kept), &said("b2", second, tag));
-        // The same bytes written anew have the same ETag.
+        // The same bytes written again have the same ETag.
         assert_eq!(judged(Some(6), Some(1)), Origin::Written);
         assert_eq!(judged(Some(4), Some(2)), Origin::Restored);
         assert_eq!(judged(Some(5), Some(2)), Origin::Written);

@@ -30,7 +30,7 @@ use crate::config::UnregisteredChanges;
 /// Keys of one statement.
 const KEYS: usize = 256;
 
-/// Which objects are looked into.
+/// Which objects are verified.
 #[derive(Debug, Clone)]
 pub enum Objects {
     /// Each of them once.
@@ -135,7 +135,7 @@ impl Audit {
         findings
     }
 
-    /// Looks into all of them, until `stop`: then it aborts what is being read, and concludes nothing from it.
+    /// Verifies all of them, until `stop`: then it aborts what is being read, and concludes nothing from it.
     pub async fn run(&self, objects: Objects, stop: &CancellationToken) -> AuditResult {
         let mut ended = AuditResult::default();
         let named = matches!(objects, Objects::These(_));
@@ -190,7 +190,7 @@ impl Audit {
         Ok(())
     }
 
-    /// Several objects at once, in the order in which they come as far as that can be.
+    /// Audits several objects at once, in order as far as possible.
     async fn work(&self, mut from: mpsc::Receiver<FeedItem>, stop: &CancellationToken) -> ConcludedPrefix {
         let mut in_order = ConcludedPrefix::default();
         let mut under_way = FuturesUnordered::new();

@@ -14,7 +14,7 @@ use super::{
 /// What is to be written.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// Nothing that was seen speaks against what is on record.
+    /// No observation contradicts the record.
     Nothing,
     /// These records are false.
     TakeBack(Revocation),
@@ -65,7 +65,7 @@ pub(super) fn judge(
             }
             Some((what @ (Defect::Missing | Defect::Damaged | Defect::Metadata), why)) => {
                 has_bytes |= what == Defect::Metadata;
-                // Written over with a copy, what may be a new content of the application's would be lost.
+                // A copy would overwrite what may be a new content of the application's.
                 let park = is_primary(replica)
                     && matches!(seen, Observation::Wrong { .. } | Observation::OtherMetadata { .. });
                 let mut why = why.clone();
@@ -171,7 +171,7 @@ mod tests {
             panic!()
         };
         assert_eq!((again.copies, again.why.class), (vec![name("wasabi"), name("scw")], FailureClass::Changed));
-        // Nor is one that may be damage, surely is, or has come back from a backup.
+        // Nor is one that may be damage, certainly is, or has come back from a backup.
         for origin in [Origin::Unclear, Origin::Rotted, Origin::Restored] {
             assert_eq!(taken_back([Some(wrong(origin)), Some(right()), None]), ("b2!".into(), false), "{origin:?}");
         }

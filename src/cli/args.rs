@@ -80,12 +80,12 @@ pub(super) fn distinct_keys(given: Vec<String>, undone: &str) -> anyhow::Result<
     Ok(keys(given, undone)?.into_iter().collect::<BTreeSet<_>>().into_iter().collect())
 }
 
-/// Said of a replica of the configuration that the database does not know.
+/// The error for a replica of the configuration that the database does not know.
 pub(super) fn not_migrated(replica: &ReplicaName) -> String {
     format!("the database does not know replica {replica} yet; run `copyhold migrate`")
 }
 
-/// Said of a key that has no row.
+/// The error for a key that has no row.
 pub(super) fn not_registered(key: &ObjectKey) -> anyhow::Error {
     anyhow::anyhow!(
         "\"{key}\" is not registered; is it spelt right? `copyhold enqueue KEY` registers what is at the primary"

@@ -37,7 +37,7 @@ pub(super) async fn run(config: Config, args: Args) -> anyhow::Result<Verdict> {
     findings.extend(secret_files::warnings(&config));
     let (database, pools) = database(&config)?;
     findings.extend(check_database(&config, &database).await);
-    // What gives no connection is not waited for once more.
+    // A database that could not be reached is not waited for once more.
     let answers = findings.iter().all(|f| f.works || f.of != POSTGRESQL || f.what != CONNECT);
     let rows = if answers {
         findings.extend(clock::of_database(&database).await);

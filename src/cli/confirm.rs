@@ -20,7 +20,7 @@ pub(super) struct Confirmation {
 }
 
 impl Confirmation {
-    /// Tells what it costs, and whether it is to be done. Without a terminal and without `--yes` it is an error.
+    /// Prints what it costs, and asks whether to do it. Without a terminal and without `--yes` it is an error.
     pub(super) fn ask(self, costs: &[String]) -> anyhow::Result<bool> {
         for line in costs {
             output::line(line)?;

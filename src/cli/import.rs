@@ -21,7 +21,7 @@ use crate::{
 };
 use report::Report;
 
-/// How often it looks for something new to say.
+/// How often the progress is shown.
 const EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
@@ -136,7 +136,7 @@ fn verdict(ended: &ImportEnded) -> bool {
     ended.complete && ended.tally.left_out() == 0
 }
 
-/// What is to be done, or all that is in the way.
+/// Returns the plan of the import, or all obstacles.
 async fn plan(
     config: &Config,
     database: &Database,
@@ -205,7 +205,7 @@ fn while_importing(error: ImportError, import: &Import) -> anyhow::Error {
 fn show_progress(bar: &Bar, import: &Import, reported: &mut Option<String>) {
     let waits = import.waits();
     if bar.is_hidden() {
-        // Once for each thing that it waits for.
+        // Once for each reason to wait.
         if waits.is_some() && waits != *reported {
             output::aside(waits.as_deref().unwrap_or_default());
         }

@@ -113,7 +113,7 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it looks after SIGHUP as commands do. A daemon has its own way, and what plays in a box ends with its
+    /// Whether it handles SIGHUP as commands do. A daemon has its own way, and the demo and the sandbox end with their
     /// owner.
     fn outlives_hangups(&self) -> bool {
         match self {
@@ -125,13 +125,13 @@ impl Command {
     }
 }
 
-/// The exit code of a command that met no error.
+/// The exit code of a command that ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Good,
-    /// The command did its work and found a problem.
+    /// It did its work and found a problem.
     Bad,
-    /// The command did a part of its work, or none.
+    /// It could do only a part of its work, or nothing.
     Incomplete,
     /// The program that the command ran exited with this code.
     Code(u8),
@@ -258,7 +258,7 @@ fn database(config: &Config) -> anyhow::Result<(Database, Pools)> {
 mod tests {
     use clap::CommandFactory as _;
 
-    /// What is printed otherwise would reach terminals as it came.
+    /// Text that is printed in another way would reach terminals unescaped.
     #[test]
     fn commands_print_through_output_alone() {
         let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli")];

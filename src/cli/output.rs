@@ -1,4 +1,4 @@
-//! How results look on a terminal, and in a pipe.
+//! Prints results on a terminal or into a pipe.
 //!
 //! All that a command prints goes through here: control characters in untrusted text never reach a terminal as
 //! commands.
@@ -68,7 +68,7 @@ pub(super) fn table(heads: &[&str], text: usize, rows: Vec<Vec<String>>) -> Tabl
     table
 }
 
-/// How wide the terminal is; `None`: the result goes elsewhere.
+/// Returns the width of the terminal; `None`: the result goes elsewhere.
 pub(super) fn width() -> Option<usize> {
     io::stdout().is_terminal().then(|| Table::new().width()).flatten().map(usize::from)
 }

@@ -41,7 +41,7 @@ pub(super) struct Args {
     wait: Option<Duration>,
 }
 
-/// How often it is looked whether something is missing still.
+/// How often the command checks whether copies are still missing.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> {
@@ -109,7 +109,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     Ok(Verdict::Good)
 }
 
-/// Why it cannot be the primary, whatever it has.
+/// Returns why it cannot be the primary, whatever copies it has.
 fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
     let name = &row.name;
     let mut blockers = Vec::new();
@@ -142,7 +142,7 @@ fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
     blockers
 }
 
-/// Until it lacks nothing and all is settled; at once, if it is not to be waited for.
+/// Waits until it lacks nothing and all is settled; returns at once if the command is not to wait.
 async fn wait(database: &Database, replica: &ReplicaName, until: Option<Instant>) -> anyhow::Result<()> {
     loop {
         let missing = retry_while_down(async || database.missing_at(std::slice::from_ref(replica)).await).await?;

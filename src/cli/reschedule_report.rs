@@ -1,4 +1,4 @@
-//! What `retry` and `park` have to say in the end.
+//! The report of `retry` and `park`.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! `copyhold status`: what is where, what is missing, what fails and who is at work.
+//! `copyhold status`: copies, backlog, failures and daemons.
 
 mod tables;
 mod text;

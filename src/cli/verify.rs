@@ -171,7 +171,7 @@ fn nothing_there(range: &ObjectRange, after: Option<&ObjectKey>) -> String {
     format!("no key{}{} is registered", with.unwrap_or_default(), behind.unwrap_or_default())
 }
 
-/// Those that are looked into, and those that cannot be.
+/// The replicas that are verified, and those that cannot be.
 fn replicas(
     config: &Config,
     rows: &[copyhold_db::replica::ReplicaRow],

@@ -17,15 +17,15 @@ const FEW: usize = 512;
 pub(super) struct ConnectionLimit {
     most: usize,
     taken: Arc<AtomicUsize>,
-    /// In the order in which they came; those that have asked something, or have left, are passed over.
+    /// In the order in which they were opened; those that have sent a request, or have ended, are skipped.
     silent: Mutex<VecDeque<Weak<ConnectionState>>>,
 }
 
-/// The place of one connection, free again when this is dropped.
+/// The slot of one connection, free again when this is dropped.
 pub(super) struct ConnectionSlot {
     state: Arc<ConnectionState>,
     taken: Arc<AtomicUsize>,
-    /// There were so many left that it need not hurry.
+    /// Enough slots were left, so that it may stay open after its answer.
     pub(super) may_linger: bool,
 }
 
@@ -40,7 +40,7 @@ impl ConnectionLimit {
         Self { most, taken: Arc::default(), silent: Mutex::default() }
     }
 
-    /// `None`: all are taken by connections that have something to do.
+    /// `None`: all are taken by connections that have sent a request.
     pub(super) fn take(&self) -> Option<ConnectionSlot> {
         let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         if self.taken.load(Ordering::Relaxed) >= self.most {
@@ -68,12 +68,12 @@ impl ConnectionState {
 }
 
 impl ConnectionSlot {
-    /// It has asked something, and keeps its place from now on.
+    /// Records that it has sent a request, and keeps its slot from now on.
     pub(super) fn is_used(&self) {
         self.state.used.store(true, Ordering::Relaxed);
     }
 
-    /// Returns when it has to make room.
+    /// Returns when the connection must be closed to free its slot.
     pub(super) async fn must_close(&self) {
         self.state.close.cancelled().await;
     }

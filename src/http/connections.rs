@@ -1,5 +1,5 @@
 //! The connections, one task each: who gets one, and what ends it. hyper serves them: `axum::serve` waits for a
-//! request's head for as long as it pleases the client.
+//! request's head without a time limit.
 
 use std::{
     io,
@@ -59,7 +59,7 @@ impl ReadProgress {
         self.set(Some(Instant::now()));
     }
 
-    /// It has room for another.
+    /// The connection has room for another.
     pub(super) fn batch_requested(&self) {
         self.set(None);
     }

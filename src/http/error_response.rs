@@ -9,7 +9,7 @@ use axum::{
 use copyhold_core::domain::visible_json;
 use serde_json::{Map, Value};
 
-/// An answer that is not what was asked for.
+/// An answer to a request that is not served.
 #[derive(Debug)]
 pub(super) struct ErrorResponse {
     status: StatusCode,
@@ -28,13 +28,13 @@ impl ErrorResponse {
         Self::new(StatusCode::BAD_REQUEST, error)
     }
 
-    /// Something to read for programs, beside the sentence.
+    /// Data for programs, beside the sentence.
     pub(super) fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
         self.members.insert(member.to_owned(), value.into());
         self
     }
 
-    /// The same may be asked again, not earlier than this.
+    /// The same request may be repeated, not earlier than this.
     pub(super) fn again_after(mut self, pause: Duration) -> Self {
         self.retry_after = Some(pause);
         self

@@ -1,4 +1,4 @@
-//! What probes of an orchestrator ask: whether the process lives, and whether it takes on work.
+//! The answers to an orchestrator's probes: whether the process lives, and whether it takes on work.
 
 use std::time::Duration;
 

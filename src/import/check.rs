@@ -19,7 +19,7 @@ pub struct ImportOptions {
     pub assume_primary: bool,
 }
 
-/// What the table is held against.
+/// What the table is checked against.
 #[derive(Debug)]
 pub struct ImportContext<'a> {
     /// The schema of our own tables.
@@ -34,7 +34,7 @@ pub struct ImportContext<'a> {
     pub may: Option<&'a ImportRights>,
 }
 
-/// How the table becomes ours, or all that is in the way.
+/// Returns how to import the table, or all obstacles.
 pub fn check(
     table: SourceTable,
     options: &ImportOptions,

@@ -1,6 +1,6 @@
-//! Takes the objects of another program's table over, row by row in the order of that table's own index.
+//! Imports the objects of another program's table, row by row in the order of that table's own index.
 //!
-//! Knows no store: what the other program has written down counts as proven. Holds no row of that table, nor anything
+//! Accesses no store: what the other program has recorded counts as proven. Holds no row of that table, nor anything
 //! else between two batches; its place is in the database, written with the work up to there.
 
 mod check;

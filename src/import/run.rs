@@ -18,7 +18,7 @@ const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// How often it checks whether another run is alive, and how far its claim must have been extended to count as such.
 const WATCH_EVERY: Duration = Duration::from_millis(300);
 const LIVES: Duration = Duration::from_secs(1);
-/// Tries to take an import that no process seems to hold, before it is clear that another process holds it.
+/// Attempts to claim an import that no process seems to hold, before it is clear that another process holds it.
 const TAKES: u32 = 20;
 /// While another transaction holds what it needs, it is tried again after these pauses.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
@@ -84,7 +84,7 @@ impl std::fmt::Display for Escaped<'_> {
     }
 }
 
-/// Up to where the table is taken over.
+/// Up to where the table is imported.
 struct Position {
     reached: Option<String>,
     ended: bool,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use copyhold_s3::store::{StoreError, shown};
 
-/// Why a listing cannot be gone on with.
+/// Why a listing cannot be continued.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListingError {
     #[error("{error}; this was {place}")]
@@ -37,10 +37,10 @@ pub enum ListingError {
     Throttled { minutes: u64, last: StoreError },
 }
 
-/// Which page of a listing it is about.
+/// The page of a listing that an error concerns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PageAt {
-    /// Of those that this process has asked for; 1 is the first.
+    /// Among the pages that this process has requested; 1 is the first.
     pub number: u64,
     /// The last key of the page before.
     pub behind: Option<Vec<u8>>,

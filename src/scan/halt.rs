@@ -1,11 +1,11 @@
-//! Why a scan ends before its end.
+//! The errors that end a scan early.
 
 use copyhold_core::domain::ReplicaName;
 use copyhold_db::DatabaseError;
 
 use super::error::ListingError;
 
-/// Why it ended before its end.
+/// Why a scan ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
     #[error("told to stop")]

@@ -14,11 +14,11 @@ use super::{
     rate::RequestSpacing,
 };
 
-/// Tries of one page that fails in a way that may pass by itself, ...
+/// Attempts at one page that fails with a transient error, ...
 const TRIES: u32 = 6;
 /// ... the second this much later, and each further one twice as long: a store may be unavailable for some 15 s.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A store that does nothing but throttle is given up after this time.
+/// The scan gives up on a store that only throttles after this time.
 const THROTTLED_FOR: Duration = Duration::from_mins(10);
 
 /// Lists one bucket for all parts of a scan, and spares its store.
@@ -30,16 +30,16 @@ pub struct Lister {
     answered_at: Mutex<Option<Instant>>,
 }
 
-/// What a report says of a store.
+/// The figures of a store in a report.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListingStats {
-    /// Pages that it gave.
+    /// Pages that it returned.
     pub pages: u64,
     /// How often it asked to be spared.
     pub throttled: u64,
     /// It ignores `start-after` and lists from the beginning.
     pub ignores_start_after: bool,
-    /// Why nothing more is taken from its listing.
+    /// Why its listing is not used any more.
     pub given_up: Option<String>,
 }
 
@@ -68,7 +68,7 @@ impl Lister {
         change(&mut lock(&self.notes));
     }
 
-    /// One page, and when it was asked for. Dropped at any time, nothing is lost by it.
+    /// Returns one page, and when it was requested. May be dropped at any time.
     /// `behind`: the last key before it.
     pub(super) async fn page(
         &self,
@@ -97,7 +97,7 @@ impl Lister {
                 FailureClass::Throttled => {
                     self.rate.throttled(error.retry_after());
                     self.note(|notes| notes.throttled += 1);
-                    // Of all parts, so that one that is unlucky does not end what goes well for the others.
+                    // Over all parts, so that one unlucky part does not end a scan whose other parts succeed.
                     let since = lock(&self.answered_at).map_or(begun, |at| at.max(begun));
                     if since.elapsed() >= THROTTLED_FOR {
                         return Err(ListingError::Throttled { minutes: THROTTLED_FOR.as_secs() / 60, last: error });

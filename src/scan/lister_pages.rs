@@ -10,7 +10,7 @@ use super::{error::ListingError, lister::Lister};
 /// markers, say), so that a million in a row are still passed over; at the usual pace these pages take 20 s.
 pub(super) const EMPTY_PAGES: u64 = 1_000;
 
-/// Goes through the keys of one range of a bucket, page by page, and sees that they rise.
+/// Reads the keys of one range of a bucket, page by page, and checks that they rise.
 #[derive(Debug)]
 pub(super) struct ListerPages<'a> {
     lister: &'a Lister,
@@ -18,20 +18,20 @@ pub(super) struct ListerPages<'a> {
     place: ListPosition,
     /// The last key that was listed, in the range or not.
     previous: Option<Vec<u8>>,
-    /// Pages in a row without a key, and the place behind one of them: a store that comes back to it goes round.
+    /// Pages in a row without a key, and the place behind one of them: a store that returns to it lists in a circle.
     empty: u64,
     met: Option<ListPosition>,
     ended: bool,
 }
 
-/// What a page has of the range.
+/// The part of a page that lies in the range.
 #[derive(Debug)]
 pub(super) struct RangePage {
     /// Rising, and behind all those before.
     pub objects: Vec<ListedObject>,
-    /// When the page was asked for.
+    /// When the page was requested.
     pub asked_at: Instant,
-    /// Nothing comes behind it.
+    /// It is the last one.
     pub done: bool,
 }
 
@@ -57,7 +57,7 @@ impl<'a> ListerPages<'a> {
             return Err(ListingError::Folders { prefix: shown(prefix.as_bytes()) });
         }
         let next = self.next_place(&page).and_then(|next| self.never_met(next, page.objects.is_empty()));
-        // A store that repeats itself may well name the same place again: that it repeats itself says more.
+        // A store that repeats itself may well name the same place again: the repetition is the clearer error.
         let (objects, beyond) = self.pick(page.objects)?;
         match next? {
             Some(place) if !beyond => self.place = place,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{error::ListingError, lister::Lister, lister_pages::ListerPages};
 
-/// The listing of another replica, gone through beside that of the scanned one. It holds one page.
+/// The listing of another replica, read in parallel with that of the scanned one. It holds one page.
 #[derive(Debug)]
 pub(super) struct PeerListing<'a> {
     lister: &'a Lister,
@@ -28,15 +28,15 @@ impl<'a> PeerListing<'a> {
         self.lister.name()
     }
 
-    /// Nothing more is taken from it.
+    /// It is not used any more.
     pub(super) fn give_up(self, error: &ListingError) {
         self.lister.note(|notes| {
             notes.given_up.get_or_insert_with(|| error.to_string());
         });
     }
 
-    /// When the listing was asked for that this shows: the same content, as surely as ETags can tell. To be asked in
-    /// the order of keys. That it is not, or not the same, says nothing.
+    /// Returns when the listing was requested that shows the same content, as surely as ETags can show it. Call it in
+    /// the order of keys. `None` proves nothing.
     pub(super) async fn same(&mut self, object: &ListedObject, of: &Profile) -> Result<Option<Instant>, ListingError> {
         loop {
             while self.listed.pop_front_if(|listed| listed.bytes() < object.bytes()).is_some() {}

@@ -11,7 +11,7 @@ pub struct Progress(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     parts: Vec<Part>,
-    /// What earlier runs of it came to.
+    /// The counts of earlier runs.
     before: ScanCounts,
     parts_before: usize,
     unusable_example: Option<String>,
@@ -25,10 +25,10 @@ struct Part {
     counts: ScanCounts,
 }
 
-/// What there is to show.
+/// What is displayed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProgressSnapshot {
-    /// With what earlier runs came to.
+    /// With the counts of earlier runs.
     pub counts: ScanCounts,
     /// Without it.
     pub now: ScanCounts,
@@ -41,7 +41,7 @@ pub struct ProgressSnapshot {
 }
 
 impl Progress {
-    /// What there is to show at this moment.
+    /// Returns what is displayed at this moment.
     #[must_use]
     pub fn shown(&self) -> ProgressSnapshot {
         let state = self.lock();

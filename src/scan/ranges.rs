@@ -8,9 +8,9 @@ use copyhold_s3::store::{ListPage, ListPosition, ListQuery};
 
 use super::{error::ListingError, lister::Lister};
 
-/// What keys are divided by, as a rule.
+/// The usual delimiter of keys.
 const DELIMITER: &str = "/";
-/// How deep one looks for a place where keys differ.
+/// How many levels are searched for a place where keys differ.
 const LEVELS: usize = 5;
 /// Parts of one prefix at most: the smaller they are, the more even is what is listed at the same time. Each costs a
 /// page that is not full.
@@ -67,7 +67,7 @@ fn ends(at: &str, page: &ListPage) -> Vec<String> {
     names.filter(|name| is_apart(name)).map(|name| format!("{at}{name}0")).collect()
 }
 
-/// The ranges of one prefix, cut where a listing with a delimiter says that folders end.
+/// The ranges of one prefix, cut where folders end according to a listing with a delimiter.
 pub(super) async fn of(lister: &Lister, prefix: &str) -> Result<Vec<KeyRange>, ListingError> {
     let mut at = prefix.to_owned();
     let mut hints = Vec::new();

@@ -7,13 +7,13 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Answers of one moment speak of the same excess.
+/// Answers within this time report the same excess.
 const SLOWER_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// Requests to a store that throttles are this far apart at least, ...
 const SHORTEST: Duration = Duration::from_millis(100);
 /// ... and this far at most: further apart, the scan would not notice that it has recovered.
 const LONGEST: Duration = Duration::from_secs(10);
-/// A store may ask for more patience than makes sense.
+/// A store may ask for a longer pause than makes sense.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How far apart requests are sent: as far as was asked for, and further while the store throttles.

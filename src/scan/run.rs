@@ -43,15 +43,15 @@ pub struct Scan {
 /// How it is begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
-    /// Where it was when it was ended, if it was; or else from its first key.
+    /// From where an earlier run ended, if there was one; otherwise from its first key.
     Anywhere,
-    /// From its first key, whatever an earlier run came to.
+    /// From its first key, even if an earlier run has begun it.
     FromStart,
     /// From its first key, and nothing is written.
     DryRun,
 }
 
-/// What a run of it was.
+/// The result of a run.
 #[derive(Debug)]
 pub struct ScanResult {
     /// µs since when the scan is under way, if an earlier run has begun it.
@@ -138,7 +138,7 @@ impl Scan {
         if ended { Ok(()) } else { Err(ScanError::Elsewhere) }
     }
 
-    /// The scan to go on with, since when it is under way if it is not new, and for this process alone.
+    /// Returns the scan to continue, claimed for this process, and since when it is under way if it is not new.
     async fn take(
         &self,
         begin: Begin,
@@ -157,7 +157,7 @@ impl Scan {
                         .await;
                 match entered.map_err(ScanError::Database)? {
                     Some(scan) => return Ok((scan, None)),
-                    // Another process was faster.
+                    // Another process has begun it first.
                     None => continue,
                 }
             };
@@ -170,7 +170,7 @@ impl Scan {
         }
     }
 
-    /// Waits for as long as it takes to see whether the process that was at it still lives.
+    /// Waits until it is clear whether the process that had the scan is still alive.
     async fn take_over(
         &self,
         found: UnfinishedScan,
@@ -189,7 +189,7 @@ impl Scan {
         if hold().await.map_err(ScanError::Database)? { Ok(()) } else { Err(ScanError::AtWork) }
     }
 
-    /// Says again and again that this process is at it; ends only when it is not.
+    /// Renews the claim of the scan again and again; ends only when this process has lost it.
     async fn hold(&self, scan: ScanId, me: ScanHolder) -> ScanError {
         loop {
             tokio::time::sleep(HOLD_EVERY).await;

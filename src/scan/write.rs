@@ -16,12 +16,12 @@ use super::{halt::ScanError, progress::Progress};
 /// A key that another transaction is about to register is tried again after these pauses.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const BUSY_PAUSE_AT_MOST: Duration = Duration::from_secs(2);
-/// After so long it is said what one waits for.
+/// After so long it is reported what the scan waits for.
 const REPORTED_AFTER: Duration = Duration::from_secs(5);
 /// So many keys in a row that PostgreSQL refuses are no fault of theirs.
 const REFUSED_AT_MOST: u32 = 10;
 
-/// What becomes of what is listed.
+/// What is done with listed keys.
 #[derive(Debug)]
 pub(super) enum Registrar<'a> {
     Write { database: &'a Database, scan: ScanId, holder: &'a ReplicaName },
@@ -44,7 +44,7 @@ pub(super) enum Entry {
     Unusable(String),
 }
 
-/// What came of writing some entries.
+/// The result of writing some entries.
 enum WriteResult {
     Written(ScanCounts),
     /// Another transaction has locked one of the keys.

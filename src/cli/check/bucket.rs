@@ -1,4 +1,4 @@
-//! What works of one replica's store: access, what the bucket holds, paths, clock.
+//! Checks one replica's store: access, the contents of the bucket, paths, clock.
 //!
 //! It draws no conclusion from what only the database can tell while that does not answer.
 
@@ -18,13 +18,13 @@ use crate::config::ReplicaSettings;
 pub(super) const HOLDS: &str = "holds";
 const NOT_KNOWN: &str = "cannot be said while PostgreSQL does not answer";
 
-/// What the database says of a replica.
+/// What the database has on record of a replica.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BucketFacts<'a> {
     /// The database answers; else nothing is known.
     pub(super) database: bool,
     pub(super) row: Option<&'a ReplicaRow>,
-    /// It is the primary in force, or by the configuration while the database says nothing.
+    /// It is the primary in force, or by the configuration while the database does not answer.
     pub(super) primary: bool,
 }
 
@@ -67,7 +67,7 @@ async fn within<T>(what: &'static str, answer: impl Future<Output = T>) -> Resul
     tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(|_| NoAnswer { what })
 }
 
-/// Asks one thing after the other, until one is not answered.
+/// Sends one request after the other, until one is not answered.
 async fn look(
     replica: &ReplicaSettings,
     store: &Store,

@@ -42,7 +42,7 @@ impl Exchange {
     }
 }
 
-/// A warning if the database's clock is far from this machine's. That it does not answer is found elsewhere.
+/// A warning if the database's clock is far from this machine's. Another check reports that it does not answer.
 pub(super) async fn of_database(database: &Database) -> Option<Finding> {
     let (theirs, exchange) = Exchange::of(database.server_time()).await;
     exchange.warning("postgresql", theirs.ok()?)

@@ -1,8 +1,8 @@
-//! What was found of one thing that was tried, as text and as JSON.
+//! The result of one check, as text and as JSON.
 
 use serde::Serialize;
 
-/// One thing that was tried.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct Finding {
     pub(super) of: String,
@@ -19,7 +19,7 @@ pub(super) enum Outcome {
     Ok,
     /// It works, but an operator should look at it.
     Warning,
-    /// It cannot be said, because something else failed.
+    /// It is unknown, because another check failed.
     Unknown,
     Failed,
 }

@@ -1,4 +1,4 @@
-//! One command for each event, in order: the next event is looked at when the command has succeeded, and that it has is
+//! One command for each event, in order: the next event is taken when the command has succeeded, and that is stored
 //! on disk. A crash in between runs it once more for the same event.
 
 use std::{os::unix::process::ExitStatusExt as _, pin::pin, process::Stdio};
@@ -22,7 +22,7 @@ pub(super) struct Agent {
     pub(super) file: CursorFile,
 }
 
-/// How a command came to its end.
+/// How a command ended.
 enum CommandEnd {
     Code(u8),
     /// The same, and meanwhile a signal asked us to end.

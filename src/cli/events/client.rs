@@ -40,12 +40,12 @@ pub(super) struct Client {
     authorization: Option<HeaderValue>,
 }
 
-/// Why there is no answer that is of use.
+/// Why there is no usable answer.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// It may be better in a while; the daemon may say of which length at least.
+    /// A transient error; the daemon may state how long to wait at least.
     Passing(anyhow::Error, Option<Duration>),
-    /// It is the request that is wrong.
+    /// The request is wrong.
     Lasting(anyhow::Error),
 }
 

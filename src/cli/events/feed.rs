@@ -20,7 +20,7 @@ const PATIENCE: usize = 5;
 /// What a daemon sends.
 pub(super) enum FeedItem {
     Event(Event),
-    /// Nothing of what is wanted happened up to here.
+    /// No wanted event up to here.
     Nothing(Cursor),
 }
 
@@ -59,7 +59,7 @@ struct Line {
 
 pub(super) struct Feed {
     client: Client,
-    /// What is wanted, as a part of the URL.
+    /// The query, as a part of the URL.
     wanted: String,
     /// `None`: only events from now on.
     after: Option<Cursor>,

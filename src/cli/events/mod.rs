@@ -72,7 +72,7 @@ struct FeedQuery {
 }
 
 impl FeedQuery {
-    /// As a part of a URL; what is wrong with it is for the daemon to say.
+    /// As a part of a URL; the daemon reports what is wrong with it.
     fn query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         for (name, value) in [("kinds", &self.kinds), ("prefix", &self.prefix), ("replica", &self.replica)] {

@@ -1,4 +1,4 @@
-//! What an import came to, as one document.
+//! The result of an import, as one document.
 
 mod text;
 
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{config::Config, import::ImportEnded};
 
-/// What a run came to, as one document. Keys are as they are.
+/// The result of a run, as one document. Keys are unescaped.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     table: String,

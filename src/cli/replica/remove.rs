@@ -72,7 +72,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
             return Ok(Verdict::Bad);
         }
     }
-    // It may have to wait, and says for whom.
+    // It may have to wait, and logs for which sessions.
     logging::start(&config.log)?;
     match copyhold_db::schema::remove(config, &replica).await? {
         RemoveResult::Done(removed) => {

@@ -72,7 +72,7 @@ pub(super) fn goes_on(unfinished: &Reset) -> anyhow::Result<&'static str> {
     Ok(verb)
 }
 
-/// Goes through with what was begun.
+/// Completes what was begun.
 pub(super) async fn finish(
     database: &Database,
     replica: &ReplicaName,

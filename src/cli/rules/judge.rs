@@ -16,7 +16,7 @@ pub(in crate::cli) fn sizes() -> PartSizes {
     PartSizes { whole_up_to: WHOLE_UP_TO, part_bytes: PART_AT_LEAST, max_parts: 10_000 }
 }
 
-/// Judges objects until all are, or a signal ends it; shows how far it is. How long it took.
+/// Applies the rules to all objects, or until a signal; shows the progress. Returns how long it took, too.
 pub(in crate::cli) async fn judge(database: &Database, scope: &ApplyScope) -> anyhow::Result<(ApplyResult, Duration)> {
     let mut signals = StopSignals::listen()?;
     let (stop, progress) = (CancellationToken::new(), ApplyProgress::default());

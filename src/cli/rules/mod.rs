@@ -77,7 +77,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     }
 }
 
-/// Said where the configuration has other rules than count.
+/// Printed where the configuration has other rules than are in force.
 pub(super) fn differ(config: &Config, state: &RulesState) -> String {
     let many = |rules: &[Rule]| match rules.len() {
         0 => "no rules".to_owned(),

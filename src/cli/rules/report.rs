@@ -1,4 +1,4 @@
-//! What applying the rules came to, as text or JSON.
+//! The result of applying the rules, as text or JSON.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::cli::{
     output::{age, bytes, count, some_keys, table},
 };
 
-/// What applying the rules came to, or would come to.
+/// The result of applying the rules, or of a dry run.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     version: i64,
     dry_run: bool,
     complete: bool,
-    /// Another run is at it.
+    /// Another run applies them.
     overtaken: bool,
     /// Other rules came into force so many times meanwhile.
     begun_again: u32,

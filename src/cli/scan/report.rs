@@ -1,4 +1,4 @@
-//! What a scan came to, as text or JSON.
+//! The result of a scan, as text or JSON.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     scan::{Scan, ScanError, ScanResult},
 };
 
-/// What a run came to, as one document. With what earlier runs of the same scan came to.
+/// The result of a run, as one document, with the counts of earlier runs of the same scan.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     outcome: Outcome,
@@ -53,7 +53,7 @@ enum Outcome {
     Stopped,
     /// It could not be continued.
     Failed,
-    /// Another process is at it.
+    /// Another process runs it.
     Elsewhere,
 }
 

@@ -55,7 +55,7 @@ pub(super) fn daemons(daemons: &[DaemonStatus]) -> String {
         let wakeup = match d.wakeup.as_deref() {
             None => "-",
             Some(how @ ("notify" | "poll")) => how,
-            // Why is said above.
+            // The reason is shown above.
             Some(_) => "poll",
         };
         vec![
@@ -114,7 +114,7 @@ pub(super) fn rounded(figure: i64) -> i64 {
     figure.saturating_add(unit / 2) / unit * unit
 }
 
-/// Of a replica that is draining nothing is counted, and nothing is wrong with that.
+/// Nothing is counted of a draining replica, which is no fault.
 fn of_backlog(r: &ReplicaStatus, figure: Option<String>) -> String {
     let not_counted = if r.draining_seconds.is_some() { "-" } else { "?" };
     figure.unwrap_or_else(|| not_counted.to_owned())

@@ -1,4 +1,4 @@
-//! What a verification came to, as one document.
+//! The result of a verification, as one document.
 
 mod text;
 
@@ -13,7 +13,7 @@ use crate::{
     cli::{Verdict, output::Untrusted},
 };
 
-/// What a run came to, as one document. Keys are as they are; a message is escaped and bounded.
+/// The result of a run, as one document. Keys are unescaped; a message is escaped and bounded.
 #[derive(Debug, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "members of a document, each of which says what was asked for")]
 pub(super) struct Report {
@@ -23,7 +23,7 @@ pub(super) struct Report {
     metadata: bool,
     dry_run: bool,
     sample: Option<Sampled>,
-    /// Objects that were looked into.
+    /// Objects that were verified.
     objects: u64,
     seconds: f64,
     replicas: Vec<ReplicaReport>,
@@ -41,18 +41,18 @@ pub(super) struct Report {
     stopped: bool,
     /// The error that ended it.
     error: Option<String>,
-    /// Up to and with this key all is looked into; only where it ended early.
+    /// Up to and including this key all is verified; only where it ended early.
     up_to: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Outcome {
-    /// All that was looked into is as recorded.
+    /// Every copy that was read is as recorded.
     Fine,
     /// Something is missing or wrong.
     Found,
-    /// Not all was looked into, or not all that was found could be written down.
+    /// Not every copy was read, or not every finding could be recorded.
     Incomplete,
 }
 
@@ -68,16 +68,16 @@ struct ReplicaReport {
     primary: bool,
     #[serde(flatten)]
     counts: Counts,
-    /// Why it was not asked any more.
+    /// Why no more requests were sent to it.
     gave_up: Option<String>,
 }
 
-/// A replica that was not looked into.
+/// A replica that was not verified.
 #[derive(Debug, Serialize)]
 pub(super) struct SkippedReplica {
     pub(super) replica: String,
     pub(super) why: String,
-    /// The configuration does not say so: something is to be put right.
+    /// The configuration did not exclude it: something has to be mended.
     #[serde(skip)]
     pub(super) unexpected: bool,
 }
