@@ -151,7 +151,7 @@ fn of_copy(details: &ObjectDetails, copy_json: &CopyJson<'_>) -> String {
         CopyState::Parked => "parked: not tried again until `copyhold retry`".to_owned(),
         CopyState::Waiting { until_us } => format!("waiting, tried again {}", when(until_us, now)),
         CopyState::Due { .. } if copy_json.hindrance.is_none() && details.held.is_some() => {
-            "due, and the object is in a daemon's hands".to_owned()
+            "due, and a daemon has leased the object".to_owned()
         }
         // What the rows that were there before it were given.
         CopyState::Due { since_us: ..=0 } => "due since the replica was added".to_owned(),

@@ -137,7 +137,7 @@ fn blockers(config: &Config, row: &ReplicaRow, from: &Primary) -> Vec<String> {
         blockers.push(format!("it is paused: `copyhold resume {name}`"));
     }
     if let Some(breaker) = &row.breaker {
-        blockers.push(format!("its store is not well: {}", output::Untrusted(&breaker.why())));
+        blockers.push(format!("its store is unhealthy: {}", output::Untrusted(&breaker.why())));
     }
     blockers
 }

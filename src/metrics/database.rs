@@ -73,7 +73,7 @@ static REPLICA_PAUSED: Gauge =
 static BREAKER_OPEN: Gauge = gauge(
     "copyhold_breaker_open",
     REPLICA,
-    "1 while the replica is left alone because its store is not well, 0 else; by replica.",
+    "1 while the replica is left alone because its store is unhealthy, 0 else; by replica.",
 );
 static REPLICA_UNSERVED: Gauge = gauge(
     "copyhold_replica_unserved",

@@ -142,7 +142,7 @@ async fn what_would_be_missing_is_listed_by_its_state_and_refused_unless_it_is_a
         "in place of b2, of 7 objects it would have 2\n",
         "  missing     4 objects, 3.0 KiB and 1 of unknown size, the oldest registered 1h",
         "due 1, in flight 1, waiting for another attempt 1, parked 1 (refused 1)\n",
-        "2 of them in a daemon's hands or registered within the last minute\n",
+        "2 of them leased by a daemon or registered within the last minute\n",
         "  not wanted  1 object, 1.0 KiB, which are not to be there",
         "  only there  1 object, \"only there\" for one",
     ] {
@@ -150,7 +150,7 @@ async fn what_would_be_missing_is_listed_by_its_state_and_refused_unless_it_is_a
     }
     let (code, text) = said(&harness, &["promote", "wasabi"]).await;
     assert_eq!(code, 1);
-    assert!(text.contains("wasabi is not promoted: it lacks 4 copies, 2 of them in a daemon's hands"), "{text}");
+    assert!(text.contains("wasabi is not promoted: it lacks 4 copies, 2 of them leased by a daemon"), "{text}");
     assert!(text.contains("1 of them parked") && text.contains("`copyhold promote wasabi --wait 5m`"), "{text}");
     assert_eq!(said(&harness, &["promote", "wasabi", "--wait", "1s"]).await.0, 1);
     harness
@@ -219,7 +219,7 @@ async fn what_cannot_be_the_primary_is_refused_whatever_is_accepted() {
         (
             "breaker_opened_at = 5, breaker_blocks = 'all', breaker_class = 'denied', breaker_message = 'no', probe_at = 5",
             "breaker_opened_at = NULL, breaker_blocks = NULL, breaker_class = NULL, breaker_message = NULL, probe_at = NULL",
-            "its store is not well: its breaker is open since 1970-01-01T00:00:00Z: denied: no",
+            "its store is unhealthy: its breaker is open since 1970-01-01T00:00:00Z: denied: no",
         ),
         (
             "endpoint = 'https://elsewhere', bucket = 'x', pinned_at = 5",

@@ -78,7 +78,7 @@ impl Readiness {
                     missing.in_flight, missing.waiting, missing.parked
                 ),
             );
-            line("", format!("{lately} of them in a daemon's hands or registered within the last minute"));
+            line("", format!("{lately} of them leased by a daemon or registered within the last minute"));
         }
         if holdings.unwanted > 0 {
             let bytes = bytes(holdings.unwanted_bytes, holdings.unwanted_of_unknown_size);

@@ -206,7 +206,7 @@ fn unhealthy(replica: &str, breaker: &BreakerStatus) -> String {
         n => format!(", {n} probes have failed"),
     };
     format!(
-        "{replica} has not been {what} for {}, its store is not well: {}: {}; {next}{failed}",
+        "{replica} has not been {what} for {}, its store is unhealthy: {}: {}; {next}{failed}",
         age(Some(breaker.open_seconds)),
         Untrusted(&breaker.class),
         Untrusted(&breaker.message)
