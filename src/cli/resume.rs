@@ -24,10 +24,10 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
         }
         ResumeResult { was_paused: false, breaker_is_open: false } => format!("{replica} was not paused"),
         ResumeResult { was_paused: true, breaker_is_open: true } => {
-            format!("{replica} is resumed. Its store was not well, and is tried again now")
+            format!("{replica} is resumed. Its store was unhealthy, and is tried again now")
         }
         ResumeResult { was_paused: false, breaker_is_open: true } => {
-            format!("{replica} was not paused. Its store was not well, and is tried again now")
+            format!("{replica} was not paused. Its store was unhealthy, and is tried again now")
         }
     };
     output::line(&text)?;

@@ -41,7 +41,7 @@ impl ProbeResult {
     pub const fn words(self) -> &'static str {
         match self {
             Self::Healthy => "it is well",
-            Self::Unhealthy => "it is not well",
+            Self::Unhealthy => "it is unhealthy",
         }
     }
 }
