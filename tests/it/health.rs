@@ -281,7 +281,7 @@ async fn a_store_that_an_operator_has_mended_is_tried_at_once_when_it_is_resumed
     harness.until_recorded("wasabi", 1).await;
     assert_eq!(harness.value(OPEN).await.unwrap(), "true", "the next probe is minutes away");
     let said = printed(&harness.run(&["resume", "scw"]).await);
-    assert!(said.contains("scw was not paused. Its store was not well, and is tried again now"), "{said}");
+    assert!(said.contains("scw was not paused. Its store was unhealthy, and is tried again now"), "{said}");
     harness.until_copied("photo").await;
     harness.until(CLOSED).await;
 }

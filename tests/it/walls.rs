@@ -124,8 +124,11 @@ const MAY_USE: Table = &[
             "config",
             "core::domain",
             "core::timer",
-            "db::Database",
+            "db::Bindings",
+            "db::Breakers",
             "db::DatabaseError",
+            "db::Leases",
+            "db::Uploads",
             "db::connections",
             "db::daemon",
             "db::lease",
@@ -142,8 +145,8 @@ const MAY_USE: Table = &[
         "sweeper",
         &[
             "core::domain",
-            "db::Database",
             "db::DatabaseError",
+            "db::Duties",
             "db::connections",
             "db::lease",
             "db::log",
@@ -155,8 +158,8 @@ const MAY_USE: Table = &[
         ],
     ),
     ("wakeup", &["config", "db::Database", "db::connections", "db::daemon", "db::notify", "metrics"]),
-    ("figures", &["db::Database", "db::stats", "metrics", "wakeup"]),
-    ("events", &["config", "core::domain", "db::Database", "db::DatabaseError", "db::log", "metrics", "wakeup"]),
+    ("figures", &["db::Duties", "db::stats", "metrics", "wakeup"]),
+    ("events", &["config", "core::domain", "db::DatabaseError", "db::EventLog", "db::log", "metrics", "wakeup"]),
     (
         "config",
         &[
