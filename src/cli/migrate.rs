@@ -13,9 +13,6 @@ use crate::{
     config::Config,
 };
 
-/// The schema's version that came with the event log.
-const WITH_LOG: i32 = 4;
-
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A new replica is added in an instant, whatever the size of the table. Daemons with this configuration then copy everything to \
@@ -32,7 +29,7 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let foreseen = copyhold_db::schema::preview(config, &database).await?;
     // Nothing is there yet that could be copied to it.
     if foreseen.from_version > 0 && !foreseen.columns.is_empty() {
-        let pace = if foreseen.from_version >= WITH_LOG { database.copy_rate().await? } else { None };
+        let pace = database.copy_rate().await?;
         let all = database.expected_copies(&config.rules, &foreseen.columns, &rules::sizes()).await?;
         for (replica, expected) in foreseen.columns.iter().zip(&all) {
             output::line(&expectation(replica, expected, pace))?;

@@ -14,8 +14,6 @@ use crate::{
 };
 
 const NAME: &str = "schema::preview";
-/// The version that brought the tables of the rules.
-const WITH_RULES: i32 = 5;
 
 /// What a migration would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +57,7 @@ pub async fn preview(plan: impl Into<SchemaPlan>, database: &Database) -> Result
     look_at_replicas(&mut connection, plan, &mut foreseen).await?;
     // A failure here changes nothing.
     let _ = connection.close().await;
-    let in_force = if from_version >= WITH_RULES { Some(database.rules_state().await?) } else { None };
-    let in_force = in_force.unwrap_or_else(RulesState::none);
+    let in_force = if from_version > 0 { database.rules_state().await? } else { RulesState::none() };
     if in_force.rules != plan.rules {
         foreseen.rules = Some(in_force);
     }
