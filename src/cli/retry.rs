@@ -1,5 +1,7 @@
 //! `copyhold retry`: makes parked and waiting copies due now.
 
+use std::time::{Duration, Instant};
+
 use clap::builder::PossibleValuesParser;
 use copyhold_core::domain::FailureClass;
 use copyhold_db::{
@@ -9,6 +11,10 @@ use copyhold_db::{
 
 use super::{Verdict, args, database, output, reschedule_report::Outcome};
 use crate::config::Config;
+
+/// How long it waits for a daemon that has leased one of the objects meanwhile.
+const LEASED_FOR: Duration = Duration::from_secs(10);
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "\
@@ -55,8 +61,18 @@ pub(super) async fn run(config: &Config, args: Args) -> anyhow::Result<Verdict> 
     let (database, pools) = database(config)?;
     let mut outcome = Outcome::default();
     for replica in replicas {
-        let turned = database.retry(&replica, which, args.class.as_deref()).await?;
-        outcome.add(replica, turned);
+        let mut rescheduled = database.retry(&replica, which, args.class.as_deref()).await?;
+        // A daemon may lease an object as soon as this command has made its copy at another replica due.
+        let patient = matches!(which, RetryScope::Keys(_)) && outcome.copies() > 0;
+        let give_up_at = Instant::now() + LEASED_FOR;
+        while patient && !rescheduled.busy.is_empty() && Instant::now() < give_up_at {
+            tokio::time::sleep(BUSY_PAUSE).await;
+            let again = RetryScope::Keys(&rescheduled.busy);
+            let again = database.retry(&replica, again, args.class.as_deref()).await?;
+            rescheduled.changed += again.changed;
+            rescheduled.busy = again.busy;
+        }
+        outcome.add(replica, rescheduled);
     }
     if outcome.copies() > 0 {
         database.notify(Notification::Work).await?;

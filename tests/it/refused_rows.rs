@@ -56,9 +56,8 @@ async fn a_result_that_a_trigger_refuses_holds_up_no_other_and_is_explained() {
         .await;
     assert!(daemon.log().contains("PostgreSQL refuses the result for k20"), "{}", daemon.log());
     relent(&harness).await;
-    let retried = printed(&harness.run(&["retry", "k20"]).await);
-    // A daemon may lease the object as soon as one of its copies is due; then the others are reported as skipped.
-    assert!(retried.contains("due now"), "{retried}");
+    let retried = harness.run(&["retry", "k20"]).await;
+    assert!(retried.status.success(), "{}", printed(&retried));
     harness.until_copied("k20").await;
 }
 
